@@ -1,0 +1,1 @@
+"""The core: groups, densities, kernels, layers and measurement. It knows no domain."""

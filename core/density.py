@@ -1,0 +1,279 @@
+"""Densities over a group: how much of each symmetry a layer keeps.
+
+A density λ ≥ 0 on H, ∫λ = 1, enters a layer only through its Fourier coefficients
+
+    λ̂(ψ) = ∫ λ(h) ψ(h) dh        (a matrix of the size of the irrep ψ).
+
+Uniform λ keeps the full symmetry (λ̂ = 0 but for the trivial irrep), λ = δ_e keeps none (λ̂ = 1), λ uniform on a
+subgroup K keeps K (λ̂ projects onto the K-invariant vectors). Learned densities lie between:
+
+- ``softmax``: log λ is band-limited and normalised by an oversampled Haar quadrature;
+- ``squared``: λ = |a|² with a band-limited at half the band, normalised exactly by Parseval.
+
+Every density offers its coefficients up to its ``band``. λ̂ is held as one flat vector, the blocks of the irreps one
+after the other, each row-major; :class:`BlockLayout` says where.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parteq.core.groups import Element, SymmetryGroup
+
+__all__ = ["Density", "FixedDensity", "LearnedDensity", "SoftmaxDensity", "SquaredDensity", "make_density"]
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """Where the block of each irrep of frequency at most ``band`` stands in a flat vector of coefficients."""
+
+    sizes: tuple[int, ...]
+    """Sizes d of the irreps, in the order of ``group.irreps(band)``."""
+
+    @classmethod
+    def of(cls, group: SymmetryGroup, band: int) -> BlockLayout:
+        """Return the layout of all irreps of ``group`` up to ``band``."""
+        return cls(tuple(irrep.size for irrep in group.irreps(band)))
+
+    @property
+    def offsets(self) -> list[int]:
+        """Start of each block; one more entry gives the total length."""
+        return [0, *np.cumsum([size**2 for size in self.sizes]).tolist()]
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """Return the d × d blocks of a flat vector."""
+        blocks = torch.split(flat, [size**2 for size in self.sizes])
+        return [block.view(size, size) for block, size in zip(blocks, self.sizes, strict=True)]
+
+
+def _irrep_values(group: SymmetryGroup, band: int, elements: Sequence[Element]) -> np.ndarray:
+    """Return the flattened irreps at each element, shape (elements, sum of d²)."""
+    irreps = group.irreps(band)
+    return np.stack([np.concatenate([irrep(h).reshape(-1) for irrep in irreps]) for h in elements])
+
+
+class Density(nn.Module, ABC):
+    """A density over ``group`` with coefficients up to ``band``.
+
+    Calling it returns λ̂ as a flat tensor (see :class:`BlockLayout`). Layers own their density; passing one object to
+    several layers shares it.
+    """
+
+    def __init__(self, group: SymmetryGroup, band: int) -> None:
+        super().__init__()
+        self.group = group
+        self.band = band
+        self.layout = BlockLayout.of(group, band)
+
+    @property
+    @abstractmethod
+    def learned(self) -> bool:
+        """Whether training changes the density."""
+
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """Return λ̂, flat."""
+
+    def coefficients(self) -> list[Tensor]:
+        """Return λ̂(ψ) as one d × d tensor for each irrep of ``group.irreps(band)``."""
+        return self.layout.split(self())
+
+
+class FixedDensity(Density):
+    """A density that is uniform on a subgroup: all of H (``full``), the identity alone (``none``), or any K between.
+
+    Args:
+        group: the group H.
+        band: highest frequency of its coefficients.
+        quadrature: elements of H and weights (summing to 1) that average over K up to ``band``; ``None`` is all of H.
+    """
+
+    flat: Tensor
+
+    def __init__(
+        self, group: SymmetryGroup, band: int, quadrature: tuple[Sequence[Element], np.ndarray] | None = None
+    ) -> None:
+        super().__init__(group, band)
+        if quadrature is None:
+            self.exact = np.concatenate([np.full(i.size**2, float(i.is_trivial())) for i in group.irreps(band)])
+        else:
+            elements, weights = quadrature
+            self.exact = weights @ _irrep_values(group, band, elements)
+        self.register_buffer("flat", torch.from_numpy(self.exact).to(torch.get_default_dtype()), persistent=False)
+
+    @property
+    def learned(self) -> bool:
+        """A fixed density is never learned."""
+        return False
+
+    def forward(self) -> Tensor:
+        """Return λ̂, flat."""
+        return self.flat
+
+
+class LearnedDensity(Density):
+    """A density with parameters, evaluated on a Haar quadrature of the group.
+
+    Args:
+        group: the group H.
+        band: highest frequency of its coefficients λ̂.
+        oversampling: the quadrature integrates frequencies up to ``oversampling`` × (band + 1), at least.
+    """
+
+    weights: Tensor
+    irrep_values: Tensor
+
+    def __init__(self, group: SymmetryGroup, band: int, oversampling: int = 4) -> None:
+        super().__init__(group, band)
+        elements, weights = group.quadrature(oversampling * (band + 1))
+        self.elements = elements
+        self.register_buffer("weights", torch.from_numpy(weights).to(torch.get_default_dtype()), persistent=False)
+        values = torch.from_numpy(_irrep_values(group, band, elements)).to(torch.get_default_dtype())
+        self.register_buffer("irrep_values", values, persistent=False)
+
+    @property
+    def learned(self) -> bool:
+        """Always: this is what training changes."""
+        return True
+
+    @abstractmethod
+    def log_density(self, irrep_values: Tensor) -> Tensor:
+        """Return log λ (against Haar measure) where the flattened irreps take the values given, shape (points,)."""
+
+    def density(self) -> Tensor:
+        """Return λ on the quadrature of the group, shape (points,); its weighted sum is 1."""
+        return self.log_density(self.irrep_values).exp()
+
+    def density_at(self, elements: Sequence[Element]) -> Tensor:
+        """Return λ at any elements of the group, shape (elements,)."""
+        values = _irrep_values(self.group, self.band, elements)
+        return self.log_density(torch.from_numpy(values).to(self.irrep_values)).exp()
+
+    def forward(self) -> Tensor:
+        """Return λ̂, flat: the quadrature of λ ψ."""
+        return (self.weights * self.density()) @ self.irrep_values
+
+    def entropy(self) -> Tensor:
+        """Return −∫ λ log λ in nats: 0 for uniform λ, negative otherwise."""
+        return -self.divergence_from_uniform()
+
+    def divergence_from_uniform(self) -> Tensor:
+        """Return KL(λ ‖ uniform) = ∫ λ log λ in nats, at least 0."""
+        log_density = self.log_density(self.irrep_values)
+        return (self.weights * log_density.exp() * log_density).sum()
+
+    def divergence(self, other: LearnedDensity) -> Tensor:
+        """Return KL(λ ‖ λ_other) in nats, for densities on the same quadrature.
+
+        Raises:
+            ValueError: the densities live on different groups or quadratures.
+        """
+        if other.group is not self.group or other.weights.shape != self.weights.shape:
+            raise ValueError("densities on different groups or bands cannot be compared")
+        mine, theirs = self.log_density(self.irrep_values), other.log_density(other.irrep_values)
+        return (self.weights * mine.exp() * (mine - theirs)).sum()
+
+    def autocorrelation(self) -> Tensor:
+        """Return the coefficients λ̂(ψ) λ̂(ψ)ᵀ, flat, of (λ ⋆ λ)(h) = ∫ λ(hg) λ(g) dg.
+
+        The kernel absorbs a turn of λ on its input side, so λ is known only up to a coset; this is not touched by it.
+        """
+        return torch.cat([(block @ block.T).reshape(-1) for block in self.coefficients()])
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> list[Element]:
+        """Draw ``count`` elements from the quadrature with the weights λ gives them."""
+        mass = (self.weights * self.density()).detach()
+        index = torch.multinomial(mass, count, replacement=True, generator=generator)
+        return [self.elements[i] for i in index.tolist()]
+
+    def _amplitudes(self, scale: Tensor) -> nn.Parameter:
+        parameter = nn.Parameter(torch.zeros_like(scale))
+        parameter.is_density = True  # type: ignore[attr-defined]  # optimisers give densities their own settings
+        return parameter
+
+
+class SoftmaxDensity(LearnedDensity):
+    """λ = exp f / ∫ exp f with f band-limited; ``logits`` are the Fourier coefficients of f, 0 at the start (uniform).
+
+    Coefficients are those of the orthonormal functions √d ψ_ab(h).
+    """
+
+    basis_scale: Tensor
+
+    def __init__(self, group: SymmetryGroup, band: int, oversampling: int = 4) -> None:
+        super().__init__(group, band, oversampling)
+        scale = torch.cat([torch.full((size**2,), float(size) ** 0.5) for size in self.layout.sizes])
+        scale[0] = 0.0  # the constant is no freedom: normalisation removes it
+        self.register_buffer("basis_scale", scale, persistent=False)
+        self.logits = self._amplitudes(scale)
+
+    def log_density(self, irrep_values: Tensor) -> Tensor:
+        """Return log λ at the points whose flattened irreps are given."""
+        coefficients = self.basis_scale * self.logits
+        normaliser = torch.logsumexp(self.irrep_values @ coefficients + self.weights.log(), dim=0)
+        return irrep_values @ coefficients - normaliser
+
+
+class SquaredDensity(LearnedDensity):
+    """λ = |a|² / ‖a‖² with a band-limited at ``band`` // 2, so λ̂ is band-limited and the norm exact (Parseval).
+
+    ``amplitudes`` are the coefficients of a in the orthonormal functions √d ψ_ab(h), the constant one being 1 more.
+    """
+
+    basis_scale: Tensor
+
+    def __init__(self, group: SymmetryGroup, band: int, oversampling: int = 4) -> None:
+        super().__init__(group, band, oversampling)
+        half = {irrep.id for irrep in group.irreps(band // 2)}
+        kept = [float(irrep.id in half) for irrep in group.irreps(band)]
+        scale = torch.cat(
+            [torch.full((size**2,), keep * float(size) ** 0.5) for size, keep in zip(self.layout.sizes, kept, strict=True)]
+        )
+        self.register_buffer("basis_scale", scale, persistent=False)
+        self.amplitudes = self._amplitudes(scale)
+        # At a = 1 exactly the gradient of λ is 2a: non-zero, so learning starts without a kick.
+
+    def log_density(self, irrep_values: Tensor) -> Tensor:
+        """Return log λ at the points whose flattened irreps are given."""
+        constant = torch.zeros_like(self.amplitudes)
+        constant[0] = 1.0
+        amplitudes = (self.amplitudes + constant) * (self.basis_scale > 0)
+        values = irrep_values @ (self.basis_scale * amplitudes)
+        # The irreps of complex type span their functions twice over, so the norm is taken by (exact) quadrature.
+        norm = self.weights @ (self.irrep_values @ (self.basis_scale * amplitudes)).square()
+        tiny = torch.finfo(values.dtype).tiny
+        return (values.square() / norm).clamp_min(tiny).log()
+
+
+_LEARNED: dict[str, Callable[[SymmetryGroup, int], LearnedDensity]] = {
+    "softmax": SoftmaxDensity,
+    "squared": SquaredDensity,
+}
+
+
+def make_density(group: SymmetryGroup, degree: str, band: int) -> Density:
+    """Return a density by name.
+
+    Args:
+        group: the group H.
+        degree: ``full`` (uniform), ``none`` (identity alone), ``softmax`` or ``squared`` (learned; ``learned`` is
+            ``softmax``).
+        band: highest frequency of λ̂; finite groups take all their irreps whatever it says.
+
+    Raises:
+        ValueError: ``degree`` is none of these.
+    """
+    if degree == "full":
+        return FixedDensity(group, band)
+    if degree == "none":
+        return FixedDensity(group, band, ([group.algebra.identity], np.ones(1)))
+    try:
+        return _LEARNED["softmax" if degree == "learned" else degree](group, band)
+    except KeyError:
+        raise ValueError(f"unknown degree {degree!r}: use learned, softmax, squared, full or none") from None

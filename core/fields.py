@@ -1,0 +1,122 @@
+"""Feature fields: which representation the channels of a layer carry.
+
+A :class:`FieldType` is a number of equal *fields*, each carrying one orthogonal representation ρ of H. Channels run field
+by field, the components of ρ inside. Representations are direct sums ρ(h) = Q (⊕ ψ_i(h)) Qᵀ of irreps with a change of
+basis Q; they are built here by name:
+
+- ``regular``: functions on a finite group (components permute, so pointwise nonlinearities are exact);
+- ``irreps``: a plain direct sum, written as a mapping from irrep to multiplicity;
+- ``trivial``: invariant channels.
+
+An input with several kinds of channel (scalars and vectors, say) is one field whose ρ is their direct sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from parteq.core.groups import Element, Irrep, SymmetryGroup
+from parteq.core.intertwiners import decompose
+
+__all__ = ["FieldType", "Representation", "band_limited", "direct_sum", "regular", "trivial"]
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """An orthogonal representation ρ(h) = Q (⊕ ψ_i(h)) Qᵀ."""
+
+    name: str
+    group: SymmetryGroup
+    irreps: tuple[Irrep, ...]
+    """The irreps ψ_i in order, with repetition."""
+    basis: np.ndarray = field(repr=False)
+    """Q, square and orthogonal, float64."""
+    permutes: bool = False
+    """Whether every ρ(h) is a permutation matrix, so that pointwise nonlinearities are equivariant."""
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return int(self.basis.shape[0])
+
+    @property
+    def irrep_offsets(self) -> list[int]:
+        """Where each irrep starts among the components of the irrep basis."""
+        return [0, *np.cumsum([irrep.size for irrep in self.irreps]).tolist()]
+
+    def __call__(self, element: Element) -> np.ndarray:
+        """Return ρ(h)."""
+        blocks = np.zeros_like(self.basis)
+        for irrep, start in zip(self.irreps, self.irrep_offsets, strict=False):
+            blocks[start : start + irrep.size, start : start + irrep.size] = irrep(element)
+        return self.basis @ blocks @ self.basis.T
+
+
+def trivial(group: SymmetryGroup) -> Representation:
+    """Return the one-dimensional representation on which every element acts as 1."""
+    return Representation("trivial", group, (group.irreps(0)[0],), np.eye(1), permutes=True)
+
+
+@lru_cache(maxsize=None)
+def regular(group: SymmetryGroup) -> Representation:
+    """Return the regular representation of a finite group: components are group elements, permuted by ρ(h) e_g = e_hg.
+
+    Raises:
+        ValueError: the group is continuous.
+    """
+    if group.continuous:
+        raise ValueError(f"{group.name} has no finite regular representation; use band_limited(group, band)")
+    elements = list(group.algebra.elements)
+    index = {element: i for i, element in enumerate(elements)}
+
+    def permutation(h: Element) -> np.ndarray:
+        matrix = np.zeros((len(elements), len(elements)))
+        for g, column in index.items():
+            matrix[index[h @ g], column] = 1.0
+        return matrix
+
+    parts = decompose(group, permutation, len(elements), 0)
+    basis = np.concatenate([copy for _, copy in parts], axis=1)
+    return Representation("regular", group, tuple(irrep for irrep, _ in parts), basis, permutes=True)
+
+
+def direct_sum(group: SymmetryGroup, multiplicities: Mapping[Irrep, int]) -> Representation:
+    """Return a direct sum of irreps, each as often as asked, in their own basis."""
+    irreps = tuple(irrep for irrep, count in multiplicities.items() for _ in range(count))
+    name = "+".join(f"{count}x{irrep.name}" for irrep, count in multiplicities.items())
+    size = sum(irrep.size for irrep in irreps)
+    return Representation(name, group, irreps, np.eye(size), permutes=all(irrep.is_trivial() for irrep in irreps))
+
+
+def band_limited(group: SymmetryGroup, band: int) -> Representation:
+    """Return the band-limited regular representation: irrep ψ of size d as often as functions on H hold it.
+
+    That is d times for irreps of real type, d/2 for complex type, d/4 for quaternionic type (Peter and Weyl).
+    """
+    return direct_sum(group, {irrep: irrep.size // irrep.sum_of_squares_constituents for irrep in group.irreps(band)})
+
+
+@dataclass(frozen=True, eq=False)
+class FieldType:
+    """``count`` fields that carry ``representation`` each: the type of a layer's input or output."""
+
+    representation: Representation
+    count: int
+
+    @property
+    def group(self) -> SymmetryGroup:
+        """The group that acts."""
+        return self.representation.group
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, ``count`` × components."""
+        return self.count * self.representation.size
+
+    def __repr__(self) -> str:
+        """Read as ``16 fields x regular of D4 (128 channels)``."""
+        return f"{self.count} fields x {self.representation.name} of {self.group.name} ({self.channels} channels)"

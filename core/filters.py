@@ -1,0 +1,179 @@
+"""Filter banks: the scalar functions that spatial kernels are made of, as representations of the group.
+
+A bank is a list of blocks. The functions Y of a block turn into one another as an irrep ψ of H,
+
+    Y(h x) = ψ(h) Y(x),
+
+so a kernel Σ_s C_s Y_s(x) is acted on by ψ through its coefficients. Two constructions:
+
+- *pixel*: where H maps the sampling grid to itself (C4, D4 and their subgroups on a square, the octahedral group on a
+  cube) the grid points themselves are permuted; splitting that permutation into irreps keeps every kernel the grid can
+  hold, and equivariance is exact.
+- *harmonic*: Gaussian rings (shells) times circular (spherical) harmonics, frequencies limited on each ring to what the
+  grid resolves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from parteq.core.groups import Element, Irrep, SymmetryGroup, space_group
+from parteq.core.intertwiners import decompose
+
+__all__ = ["FilterBank", "grid_points", "harmonic_bank", "pixel_bank", "point_bank", "resolved_frequencies"]
+
+
+@dataclass(frozen=True, eq=False)
+class FilterBank:
+    """Filters sampled on points.
+
+    Attributes:
+        irreps: the irrep ψ of each block.
+        values: sampled functions, float64, shape (sum of block sizes, points).
+        bands: frequency of the *full* rotation group in each block (0 for pixels), for weight initialisation and tests.
+    """
+
+    irreps: tuple[Irrep, ...]
+    values: np.ndarray
+    bands: tuple[int, ...]
+
+
+def grid_points(size: int, dimension: int, dilation: int = 1) -> np.ndarray:
+    """Return the points of a centred grid in pixels, shape (size**dimension, dimension), coordinates (x, y[, z]).
+
+    The order is that of a row-major array indexed [y, x] or [z, y, x]. In the plane y points up, as in mathematics, so
+    that a positive angle turns a picture anticlockwise, as ``torch.rot90`` does; volumes keep their own right-handed
+    axes.
+    """
+    axis = (np.arange(size) - (size - 1) / 2) * dilation
+    mesh = np.stack(np.meshgrid(*[axis] * dimension, indexing="ij"), axis=-1).reshape(-1, dimension)[:, ::-1].copy()
+    if dimension == 2:
+        mesh[:, 1] *= -1
+    return mesh
+
+
+def resolved_frequencies(radius: float) -> int:
+    """Return the highest angular frequency kept on a ring of ``radius`` pixels: half its circumference in samples, less
+    a margin, 2 r. A ring of radius 0 holds frequency 0 alone."""
+    return int(np.floor(2 * radius))
+
+
+def point_bank(group: SymmetryGroup) -> FilterBank:
+    """Return the bank of kernels without spatial extent (1×1 convolutions, linear maps): the constant 1."""
+    return FilterBank((group.irreps(0)[0],), np.ones((1, 1)), (0,))
+
+
+def pixel_bank(group: SymmetryGroup, points: np.ndarray) -> FilterBank | None:
+    """Return the bank of all functions on ``points``, or ``None`` where the group does not permute the points."""
+    if group.continuous:
+        return None
+
+    def permutation(h: Element) -> np.ndarray:
+        distance = np.linalg.norm((points @ group.matrix(h).T)[:, None] - points[None], axis=-1)
+        return (distance < 1e-6).astype(float).T
+
+    if any((permutation(h).sum(axis=0) != 1).any() for h in group.algebra.elements):
+        return None
+    parts = decompose(group, permutation, len(points), 0)
+    values = np.concatenate([copy for _, copy in parts], axis=1).T
+    return FilterBank(tuple(irrep for irrep, _ in parts), values, (0,) * len(parts))
+
+
+def harmonic_bank(
+    group: SymmetryGroup, points: np.ndarray, radii: np.ndarray, width: float, frequencies: list[int]
+) -> FilterBank:
+    """Return Gaussian rings times harmonics.
+
+    Args:
+        group: the group H on the plane or in space.
+        points: where to sample, shape (points, dimension).
+        radii: ring radii, in the unit of the points.
+        width: standard deviation of the rings' Gaussian profile.
+        frequencies: highest harmonic on each ring.
+
+    Each block of functions is scaled to unit mean square per function over the samples, so that coefficients of equal
+    size give kernels of equal energy.
+    """
+    radius = np.linalg.norm(points, axis=1)
+    irreps, values, bands = [], [], []
+    for frequency in range(max(frequencies) + 1):
+        harmonics = _harmonics(group.dimension, frequency, points)
+        matrices = _harmonic_action(group, frequency)
+        for irrep, copy in decompose(group, matrices, len(harmonics), frequency):
+            for ring, limit in zip(radii, frequencies, strict=True):
+                if frequency > limit:
+                    continue
+                profile = np.exp(-0.5 * ((radius - ring) / width) ** 2)
+                sampled = copy.T @ harmonics * profile
+                irreps.append(irrep)
+                values.append(sampled / np.sqrt((sampled**2).sum() / irrep.size))
+                bands.append(frequency)
+    return FilterBank(tuple(irreps), np.concatenate(values), tuple(bands))
+
+
+def _harmonics(dimension: int, frequency: int, points: np.ndarray) -> np.ndarray:
+    """Circular or spherical harmonics of one frequency at the direction of each point, shape (harmonics, points).
+
+    In space they are columns of SO(3) irreps, Y(R n) = ψ_l(R) Y(n) with n the pole, so their convention cannot differ
+    from that of the irreps. At the origin, which has no direction, only frequency 0 is non-zero.
+    """
+    radius = np.linalg.norm(points, axis=1)
+    at_origin = radius < 1e-9
+    if dimension == 2:
+        angle = np.arctan2(points[:, 1], points[:, 0])
+        stacked = [np.cos(frequency * angle), np.sin(frequency * angle)] if frequency else [np.ones_like(angle)]
+        values = np.stack(stacked)
+    else:
+        algebra = space_group("so3").algebra
+        irrep = algebra.irrep(frequency)
+        spin = np.stack([irrep(algebra.element(_turn_z(a), "MAT")) for a in 2 * np.pi * np.arange(frequency + 1) / (frequency + 1)])
+        projection = spin.mean(axis=0)  # onto the one vector that turns about the pole leave alone
+        column = np.argmax(np.diag(projection))
+        pole = projection[:, column] / np.linalg.norm(projection[:, column])
+        values = np.stack(
+            [irrep(algebra.element(_turn_pole_to(point), "MAT")) @ pole if r > 1e-9 else pole for point, r in zip(points, radius, strict=True)],
+            axis=1,
+        )
+    if frequency:
+        values[:, at_origin] = 0.0
+    return values
+
+
+def _turn_z(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _turn_pole_to(point: np.ndarray) -> np.ndarray:
+    """Return a rotation that takes the z axis to the direction of ``point``."""
+    x, y, z = point / np.linalg.norm(point)
+    tilt, turn = np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x)
+    c, s = np.cos(tilt), np.sin(tilt)
+    return _turn_z(turn) @ np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+
+def _harmonic_action(group: SymmetryGroup, frequency: int) -> Callable[[Element], np.ndarray]:
+    """Return h ↦ the matrix by which ``group`` turns the harmonics of one frequency."""
+    if group.dimension == 2:
+
+        def circular(h: Element) -> np.ndarray:
+            if not frequency:
+                return np.eye(1)
+            matrix = group.matrix(h)
+            angle = frequency * np.arctan2(matrix[1, 0], matrix[0, 0])
+            c, s = np.cos(angle), np.sin(angle)
+            return np.array([[c, -s], [s, c]]) @ np.diag([1.0, np.linalg.det(matrix)])
+
+        return circular
+    algebra = space_group("so3").algebra
+    irrep = algebra.irrep(frequency)
+
+    def spherical(h: Element) -> np.ndarray:
+        matrix = group.matrix(h)
+        parity = np.sign(np.linalg.det(matrix))
+        return parity**frequency * irrep(algebra.element(matrix * parity, "MAT"))
+
+    return spherical

@@ -1,0 +1,234 @@
+"""Compact groups that act on the plane or on space, as the rest of the package sees them.
+
+Elements, irreps and subgroups come from escnn; this file adds what escnn leaves open: the action on points, a name a
+user can type, and the Haar integral as an *ordered product of one-parameter rules*,
+
+    ∫ f(h) dh  =  Σ_a w_a Σ_b v_b …  f(h_a h_b …),
+
+for example SO(3) = Rz(α) Ry(β) Rz(γ) with equal steps in α, γ and Gauss-Legendre nodes in cos β. Averaging a linear map
+over the group then costs the sum of the factors' sizes, not their product.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+with warnings.catch_warnings():
+    # escnn warns that Clebsch-Gordan coefficients are slow without py3nj; parteq computes its own.
+    warnings.simplefilter("ignore")
+    from escnn import group as _escnn
+
+__all__ = ["Element", "Irrep", "SymmetryGroup", "plane_group", "space_group"]
+
+Element = _escnn.GroupElement
+Irrep = _escnn.IrreducibleRepresentation
+
+
+@dataclass(frozen=True, eq=False)
+class SymmetryGroup:
+    """A compact group with its action on the plane (``dimension`` 2) or on space (``dimension`` 3).
+
+    Groups about an axis act about z; layers in space take an axis that turns z elsewhere. Make one with
+    :func:`plane_group` or :func:`space_group`; equal names give the same object.
+    """
+
+    name: str
+    """The usual name, ``"D4"`` or ``"SO(2)"``."""
+    dimension: int
+    """2 for the plane, 3 for space."""
+    algebra: _escnn.Group = field(repr=False)
+    """The abstract group, with its irreps, in escnn."""
+    flip: tuple[float, ...] = ()
+    """Diagonal of the matrix of the reflection-like generator of groups about an axis, empty where there is none."""
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the group has infinitely many elements."""
+        return bool(self.algebra.continuous)
+
+    @property
+    def about_axis(self) -> bool:
+        """Whether the group acts in space about a distinguished axis."""
+        return self.dimension == 3 and not isinstance(self.algebra, _ROTATION_FAMILIES)
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """Pickle and copy by name: groups are singletons."""
+        return (plane_group if self.dimension == 2 else space_group), (self.name,)
+
+    def __repr__(self) -> str:
+        """Name and space, as in ``D4 on the plane``."""
+        return f"{self.name} {'on the plane' if self.dimension == 2 else 'in space'}"
+
+    # -- irreps -------------------------------------------------------------------------------------------------------
+
+    def irreps(self, band: int) -> list[Irrep]:
+        """Return the real irreps of frequency at most ``band``, trivial first; a finite group returns all of them."""
+        algebra = self.algebra
+        if isinstance(algebra, _escnn.SO2 | _escnn.SO3):
+            return [algebra.irrep(k) for k in range(band + 1)]
+        if isinstance(algebra, _escnn.O2):
+            return [algebra.irrep(0, 0), algebra.irrep(1, 0), *(algebra.irrep(1, k) for k in range(1, band + 1))]
+        if isinstance(algebra, _escnn.O3):
+            return [algebra.irrep(parity, k) for k in range(band + 1) for parity in (0, 1)]
+        found = list(algebra.irreps())
+        return sorted(found, key=lambda irrep: not irrep.is_trivial())
+
+    def frequency(self, irrep: Irrep) -> int:
+        """Return the frequency of an irrep (the degree ``l`` in space), 0 for every irrep of a finite group."""
+        return int(irrep.id[-1]) if self.continuous else 0
+
+    # -- elements -----------------------------------------------------------------------------------------------------
+
+    def matrix(self, element: Element) -> np.ndarray:
+        """Return the orthogonal matrix, ``dimension``-square, by which an element acts on points."""
+        algebra = self.algebra
+        if isinstance(algebra, _escnn.O3):
+            return np.asarray(algebra.standard_representation()(element), dtype=float)
+        if isinstance(algebra, _ROTATION_FAMILIES):
+            return np.asarray(element.to("MAT"), dtype=float)
+        value = element.to("radians")
+        flipped, angle = (int(value[0]), float(value[1])) if isinstance(value, tuple) else (0, float(value))
+        turn = np.eye(self.dimension)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        return turn @ np.diag(self.flip) if flipped else turn
+
+    def rotation(self, angle: float, flipped: bool = False) -> Element:
+        """Return the element that flips (if asked) and then turns by ``angle`` radians, in plane and axial groups.
+
+        Raises:
+            ValueError: the group holds no such element, or has no distinguished plane.
+        """
+        algebra = self.algebra
+        if isinstance(algebra, _ROTATION_FAMILIES):
+            raise ValueError(f"{self.name} has no distinguished plane to turn in")
+        if not self.continuous:
+            steps = angle / (2 * np.pi) * algebra.rotation_order if self.flip else angle / (2 * np.pi) * algebra.order()
+            if abs(steps - round(steps)) > 1e-6:
+                raise ValueError(f"{self.name} holds no turn by {np.degrees(angle):.3f} degrees")
+        if self.flip:
+            return algebra.element((int(flipped), angle % (2 * np.pi)), "radians")
+        if flipped:
+            raise ValueError(f"{self.name} holds no flip")
+        return algebra.element(angle % (2 * np.pi), "radians")
+
+    def factors(self, band: int) -> list[tuple[list[Element], np.ndarray]]:
+        """Return the ordered factors of the Haar integral, exact for matrix entries of frequency at most ``band``.
+
+        Returns:
+            A list of (elements, weights); the integral is over all products, one element from each factor in order.
+        """
+        algebra = self.algebra
+        if not self.continuous:
+            elements = list(algebra.elements)
+            return [(elements, np.full(len(elements), 1.0 / len(elements)))]
+        angles = 2 * np.pi * np.arange(band + 1) / (band + 1)
+        equal = np.full(band + 1, 1.0 / (band + 1))
+        half = np.full(2, 0.5)
+        if isinstance(algebra, _escnn.SO2):
+            return [([self.rotation(angle) for angle in angles], equal)]
+        if isinstance(algebra, _escnn.O2):
+            flips = [self.rotation(0.0), self.rotation(0.0, flipped=True)]
+            return [([self.rotation(angle) for angle in angles], equal), (flips, half)]
+        # cos β takes Gauss-Legendre nodes: after α and γ are averaged only Legendre polynomials in cos β remain.
+        nodes, weights = np.polynomial.legendre.leggauss(band // 2 + 1)
+
+        def euler(axis: int, angle: float) -> Element:
+            matrix = np.eye(3)
+            first, second = (0, 1) if axis == 2 else (2, 0)
+            matrix[[first, second], [first, second]] = np.cos(angle)
+            matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+            return algebra.element((0, matrix) if isinstance(algebra, _escnn.O3) else matrix, "MAT")
+
+        turns = [euler(2, angle) for angle in angles]
+        tilts = [euler(1, angle) for angle in np.arccos(nodes)]
+        rule = [(turns, equal), (tilts, weights / 2), (turns, equal)]
+        if isinstance(algebra, _escnn.O3):
+            rule.append(([algebra.identity, algebra.inversion], half))
+        return rule
+
+    def quadrature(self, band: int) -> tuple[list[Element], np.ndarray]:
+        """Return elements and weights (summing to 1) of the Haar integral, exact up to frequency ``band``."""
+        rule = self.factors(band)
+        elements = []
+        for combination in itertools.product(*(elements for elements, _ in rule)):
+            product = combination[0]
+            for factor in combination[1:]:
+                product = product @ factor
+            elements.append(product)
+        weights = rule[0][1]
+        for _, next_weights in rule[1:]:
+            weights = np.multiply.outer(weights, next_weights)
+        return elements, weights.reshape(-1)
+
+
+_ROTATION_FAMILIES = (_escnn.SO3, _escnn.O3, _escnn.Octahedral, _escnn.Icosahedral)
+
+
+def _normalise(name: str) -> str:
+    return re.sub(r"[()\s_-]", "", name).lower()
+
+
+def plane_group(name: str) -> SymmetryGroup:
+    """Return the group of the plane called ``name``: ``cN``, ``dN``, ``so2``, ``o2`` (``none`` is ``c1``).
+
+    Reflections of D_N and O(2) flip y. Raises ``ValueError`` for any other name.
+    """
+    return _plane_group(_normalise(name))
+
+
+def space_group(name: str) -> SymmetryGroup:
+    """Return the group of space called ``name``.
+
+    About the z axis: ``cN`` and ``so2`` turn; ``dN`` and ``o2`` also turn over, by half a turn about x; ``cone`` is
+    O(2) as turns about z and mirrors that contain it. Without an axis: ``so3``, ``o3`` (with inversion),
+    ``octahedral``, ``icosahedral`` (rotations only). ``none`` is ``c1``. Raises ``ValueError`` for any other name.
+    """
+    return _space_group(_normalise(name))
+
+
+@lru_cache(maxsize=None)
+def _plane_group(name: str) -> SymmetryGroup:
+    algebra, label = _axial(name)
+    if algebra is None or name == "cone":
+        raise ValueError(f"unknown group of the plane {name!r}: use c4, d4 (any order), so2, o2 or none")
+    return SymmetryGroup(label, 2, algebra, (1.0, -1.0) if name[0] in "do" else ())
+
+
+@lru_cache(maxsize=None)
+def _space_group(name: str) -> SymmetryGroup:
+    families = {
+        "so3": ("SO(3)", _escnn.so3_group),
+        "o3": ("O(3)", _escnn.o3_group),
+        "octahedral": ("octahedral", _escnn.octa_group),
+        "icosahedral": ("icosahedral", _escnn.ico_group),
+    }
+    if name in families:
+        label, make = families[name]
+        return SymmetryGroup(label, 3, make())
+    algebra, label = _axial(name)
+    if algebra is None:
+        raise ValueError(
+            f"unknown group of space {name!r}: use so3, o3, octahedral, icosahedral, so2, o2, cone, c4, d4 (any order)"
+        )
+    flip = {"c": (), "s": (), "d": (1.0, -1.0, -1.0), "o": (1.0, -1.0, -1.0)}[name[0]]
+    return SymmetryGroup(label, 3, algebra, (1.0, -1.0, 1.0) if name == "cone" else flip)
+
+
+def _axial(name: str) -> tuple[_escnn.Group | None, str]:
+    name = "c1" if name == "none" else name
+    if name == "so2":
+        return _escnn.so2_group(), "SO(2)"
+    if name in ("o2", "cone"):
+        return _escnn.o2_group(), "O(2)" if name == "o2" else "cone"
+    match = re.fullmatch(r"([cd])([1-9]\d{0,2})", name)
+    if not match:
+        return None, name
+    order = int(match[2])
+    make = _escnn.cyclic_group if match[1] == "c" else _escnn.dihedral_group
+    return make(order), name.upper()

@@ -1,0 +1,207 @@
+"""Partially equivariant layers: convolutions in the plane and in space, and linear maps.
+
+Each layer is a :class:`~parteq.core.kernel.PartialKernel`, a bias on the invariant part of the output, and the plain
+torch operation that applies them. ``groups`` equal to the number of fields gives the depthwise form, ``kernel_size`` 1
+the pointwise form.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from parteq.core.density import Density
+from parteq.core.fields import FieldType
+from parteq.core.filters import (
+    FilterBank,
+    grid_points,
+    harmonic_bank,
+    pixel_bank,
+    point_bank,
+    resolved_frequencies,
+)
+from parteq.core.groups import SymmetryGroup
+from parteq.core.kernel import PartialKernel
+
+__all__ = ["PartialConv2d", "PartialConv3d", "PartialLayer", "PartialLinear"]
+
+
+class PartialLayer(nn.Module):
+    """What all partially equivariant layers share: a kernel, its density, and a bias the group leaves alone.
+
+    The bias has one number for each trivial irrep of each output field.
+    """
+
+    bias_directions: Tensor
+
+    def __init__(self, kernel: PartialKernel, bias: bool) -> None:
+        super().__init__()
+        self.kernel = kernel
+        rho = kernel.out_type.representation
+        invariant = [s for irrep, s in zip(rho.irreps, rho.irrep_offsets, strict=False) if irrep.is_trivial()]
+        directions = torch.from_numpy(rho.basis[:, invariant].T.copy()).to(torch.get_default_dtype())
+        self.register_buffer("bias_directions", directions, persistent=False)
+        self.bias = nn.Parameter(torch.zeros(kernel.out_type.count, len(invariant))) if bias else None
+
+    @property
+    def in_type(self) -> FieldType:
+        """Type of the input."""
+        return self.kernel.in_type
+
+    @property
+    def out_type(self) -> FieldType:
+        """Type of the output."""
+        return self.kernel.out_type
+
+    @property
+    def density(self) -> Density:
+        """The density λ on the layer's group."""
+        return self.kernel.density
+
+    def expanded_bias(self) -> Tensor | None:
+        """Return the bias of every channel, shape (c_out,), or ``None``."""
+        return None if self.bias is None else (self.bias @ self.bias_directions).flatten()
+
+    def plain(self) -> nn.Module:
+        """Return the plain torch layer that computes the same, with the weights as they stand."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Name the two field types."""
+        return f"{self.in_type} -> {self.out_type}"
+
+
+class PartialLinear(PartialLayer):
+    """A partially equivariant linear map, (…, c_in) → (…, c_out)."""
+
+    def __init__(self, in_type: FieldType, out_type: FieldType, density: Density, bias: bool = True) -> None:
+        kernel = PartialKernel(in_type, out_type, point_bank(density.group), density)
+        super().__init__(kernel, bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features of shape (…, c_in) to (…, c_out)."""
+        return functional.linear(features, self.kernel()[..., 0], self.expanded_bias())
+
+    def plain(self) -> nn.Linear:
+        """Return the ``torch.nn.Linear`` that computes the same."""
+        weight, bias = self.kernel()[..., 0], self.expanded_bias()
+        return _filled(nn.Linear(weight.shape[1], weight.shape[0], bias is not None), weight, bias)
+
+
+class _PartialConv(PartialLayer):
+    """A partially equivariant convolution on a grid; see :class:`PartialConv2d`."""
+
+    dimension: int
+
+    def __init__(
+        self,
+        in_type: FieldType,
+        out_type: FieldType,
+        kernel_size: int,
+        density: Density,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+    ) -> None:
+        if density.group.dimension != self.dimension:
+            raise ValueError(f"{density.group} does not act in {self.dimension} dimensions")
+        bank = _bank(density.group, kernel_size)
+        super().__init__(PartialKernel(in_type, out_type, bank, density, groups), bias)
+        self.kernel_size, self.stride, self.dilation, self.groups = kernel_size, stride, dilation, groups
+        self.padding = dilation * (kernel_size // 2) if padding is None else padding
+        self.padding_mode = padding_mode
+
+    def weight(self) -> Tensor:
+        """Return the kernel, shape (c_out, c_in / groups, *grid)."""
+        kernel = self.kernel()
+        return kernel.view(*kernel.shape[:2], *[self.kernel_size] * self.dimension)
+
+    def _options(self) -> dict[str, Any]:
+        return {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve (batch, c_in, *grid) to (batch, c_out, *grid)."""
+        padding = self.padding
+        if self.padding_mode != "zeros" and padding:
+            images = functional.pad(images, [padding] * (2 * self.dimension), mode=self.padding_mode)
+            padding = 0
+        convolve = functional.conv2d if self.dimension == 2 else functional.conv3d
+        return convolve(images, self.weight(), self.expanded_bias(), padding=padding, **self._options())
+
+    def plain(self) -> nn.Module:
+        """Return the ``torch.nn`` convolution that computes the same."""
+        make = nn.Conv2d if self.dimension == 2 else nn.Conv3d
+        bias = self.expanded_bias()
+        layer = make(
+            self.in_type.channels,
+            self.out_type.channels,
+            self.kernel_size,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            bias=bias is not None,
+            **self._options(),
+        )
+        return _filled(layer, self.weight(), bias)
+
+
+class PartialConv2d(_PartialConv):
+    """A partially equivariant convolution of images, (batch, c_in, y, x) → (batch, c_out, y, x).
+
+    Args:
+        in_type: type of the input.
+        out_type: type of the output.
+        kernel_size: odd or even edge of the kernel in pixels.
+        density: λ on a group of the plane; layers given the same object share it.
+        stride: as in ``torch.nn.Conv2d``.
+        padding: as in ``torch.nn.Conv2d``; by default half the kernel, which keeps the size.
+        dilation: as in ``torch.nn.Conv2d``.
+        groups: as in ``torch.nn.Conv2d``, counted in fields.
+        bias: add a bias to the invariant components.
+        padding_mode: ``zeros``, ``reflect``, ``replicate`` or ``circular``.
+
+    Groups that map the pixel grid to itself use all pixels and are exact under those turns; others use Gaussian rings
+    of circular harmonics (Weiler and Cesa, arXiv 1911.08251).
+    """
+
+    dimension = 2
+
+
+class PartialConv3d(_PartialConv):
+    """A partially equivariant convolution of volumes, (batch, c_in, z, y, x) → (batch, c_out, z, y, x).
+
+    Arguments as in :class:`PartialConv2d`; the octahedral group and its subgroups about z use all voxels.
+    """
+
+    dimension = 3
+
+
+@lru_cache(maxsize=256)
+def _bank(group: SymmetryGroup, kernel_size: int) -> FilterBank:
+    """Return the filter bank of a kernel: pixels where the group permutes them, else harmonics on rings."""
+    if kernel_size == 1:
+        return point_bank(group)
+    points = grid_points(kernel_size, group.dimension)
+    pixels = pixel_bank(group, points)
+    if pixels is not None:
+        return pixels
+    # Rings one pixel apart; the last just inside the edge, where turning the grid loses nothing.
+    radii = np.arange((kernel_size - 1) % 2 / 2, (kernel_size + 1) / 2, 1.0)
+    return harmonic_bank(group, points, radii, 0.6, [resolved_frequencies(radius) for radius in radii])
+
+
+def _filled(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
+    """Copy a weight and a bias into a plain layer."""
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer.to(weight.device)

@@ -1,0 +1,265 @@
+"""Training: the one loop of every application, on plain torch. It knows no domain and writes no file.
+
+Everything random in an epoch (the order of the samples, their augmentation, what the model draws) follows from the
+seed and the number of the epoch alone. So a training that was killed and resumed ends with the same bits as one that
+was not, and several processes (see `parteq.core.distributed`) give the numbers of one, up to the order of sums.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from tqdm import tqdm
+
+from parteq.core.distributed import is_main, rank, world_size
+
+__all__ = ["AfterEpoch", "Augment", "Batch", "Loss", "Penalty", "Settings", "fit", "uniform"]
+
+log = logging.getLogger(__name__)
+
+Batch = tuple[Tensor, ...]
+"""Tensors with one row a sample, as the data set gives them."""
+Loss = Callable[[nn.Module, Batch], Tensor]
+"""The mean loss of a batch."""
+Penalty = Callable[[nn.Module], Tensor]
+"""What is added to the loss whatever the batch, such as `parteq.core.chain.degree_penalty`."""
+Augment = Callable[[Batch, Int[Tensor, " batch"]], Batch]
+"""Alters a batch; takes its chance from the keys, one a sample, through `uniform`."""
+AfterEpoch = Callable[[dict[str, float], dict[str, Any]], None]
+"""Called in every process with the record of the epoch, to which it may add, and the state to resume from."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train: AdamW, its rate warmed up linearly and brought to zero along a cosine.
+
+    Attributes:
+        epochs: passes over the data.
+        batch_size: samples a step, of all processes together.
+        learning_rate: the highest reached.
+        weight_decay: on parameters of two or more dimensions that are no densities.
+        density_learning_rate: factor on the learning rate of densities (parameters with ``is_density = True``).
+        warmup: share of the steps in which the learning rate rises.
+        gradient_clip: largest norm of the gradient; infinity leaves it alone.
+        mixed_precision: run the model in bfloat16 where that is safe.
+        workers: processes that read data which are not in memory.
+        seed: of every random choice.
+    """
+
+    epochs: int = 30
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    density_learning_rate: float = 1.0
+    warmup: float = 0.1
+    gradient_clip: float = 1.0
+    mixed_precision: bool = False
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for name, least in (("epochs", 0), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "density_learning_rate", "warmup", "gradient_clip"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, it is {getattr(self, name)}")
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    data: Dataset[Any],
+    settings: Settings,
+    *,
+    device: torch.device | str = "cpu",
+    penalty: Penalty | None = None,
+    augment: Augment | None = None,
+    after_epoch: AfterEpoch | None = None,
+    state: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> list[dict[str, float]]:
+    """Trains a model in place.
+
+    Args:
+        model: moved to the device.
+        loss: the mean loss of a batch.
+        data: a `TensorDataset` is cut into batches by index; anything else goes through a `DataLoader`.
+        settings: how to train.
+        device: where.
+        penalty: added to the loss.
+        augment: alters each batch, on the device.
+        after_epoch: validates, keeps checkpoints.
+        state: the state of an earlier epoch, as given to ``after_epoch``, to go on from; the model must hold the
+            weights of the same epoch.
+        progress: show a bar, if on a terminal.
+
+    Returns:
+        A record an epoch: ``epoch`` (from 1), ``loss``, ``penalty``, ``learning_rate`` (at its end), and whatever
+        ``after_epoch`` added.
+
+    Raises:
+        ValueError: for data without a sample, or fewer samples than processes.
+        FloatingPointError: when the loss is no longer finite.
+    """
+    device = torch.device(device)
+    model.to(device)
+    optimiser = _optimiser(model, settings)
+    first = 0
+    if state is not None:
+        optimiser.load_state_dict(state["optimiser"])
+        first = int(state["epoch"])
+    parallel = DistributedDataParallel(model) if world_size() > 1 else model
+
+    steps_an_epoch = len(_order(_length(data), settings, epoch=0))
+    records: list[dict[str, float]] = []
+    shown = progress and is_main() and sys.stderr.isatty()
+    steps = settings.epochs * steps_an_epoch
+    bar = tqdm(total=steps, initial=first * steps_an_epoch, unit="step", leave=False, disable=not shown)
+    with bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for epoch in range(first, settings.epochs):
+            model.train()
+            torch.manual_seed(_seed(settings.seed, epoch, 2 + rank()))
+            sums = torch.zeros(2, device=device)
+            for step, (batch, keys, share) in enumerate(_batches(data, settings, epoch, device)):
+                rate = _rate(epoch * steps_an_epoch + step, steps, settings)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate * group["factor"]
+                if augment is not None:
+                    batch = augment(batch, keys)
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision):
+                    fitting = loss(parallel, batch)
+                extra = penalty(model) if penalty is not None else fitting.new_zeros(())
+                optimiser.zero_grad(set_to_none=True)
+                # Processes average their gradients; `share` undoes unequal parts of a batch.
+                (fitting * share + extra).backward()
+                nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+                optimiser.step()
+                sums += torch.stack([fitting.detach() * share, extra.detach()])
+                bar.update()
+            mean_loss, mean_penalty = _mean_over_processes(sums / steps_an_epoch)
+            if not math.isfinite(mean_loss + mean_penalty):
+                raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rate")
+            record = {"epoch": epoch + 1, "loss": mean_loss, "penalty": mean_penalty, "learning_rate": rate}
+            if after_epoch is not None:
+                after_epoch(record, {"epoch": epoch + 1, "optimiser": optimiser.state_dict()})
+            records.append(record)
+            line = "  ".join(f"{name} {value:.4g}" for name, value in record.items())
+            bar.set_description_str(f"epoch {epoch + 1}/{settings.epochs} loss {mean_loss:.3f}")
+            log.log(logging.DEBUG if shown or not is_main() else logging.INFO, line)
+    return records
+
+
+def _batches(
+    data: Dataset[Any], settings: Settings, epoch: int, device: torch.device
+) -> Iterator[tuple[Batch, Tensor, float]]:
+    """The batches of one epoch: this process's part of each, its keys, and its share.
+
+    The samples are shuffled and cut into batches whose sizes differ by at most one, so no sample is dropped and no
+    batch is tiny. The share is the size of this process's part in units of an equal part.
+
+    Raises:
+        ValueError: for data without a sample, or a batch with fewer samples than processes.
+    """
+    order = _order(_length(data), settings, epoch)
+    generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 1))
+    keys = torch.randint(2**62, (_length(data),), generator=generator)
+    parts = [batch[rank() :: world_size()] for batch in order]
+    shares = [len(part) * world_size() / len(batch) for part, batch in zip(parts, order, strict=True)]
+    if min(len(part) for part in parts) == 0:
+        raise ValueError(f"a batch has fewer samples than there are processes ({world_size()})")
+    for part, share, batch in zip(parts, shares, _read(data, parts, settings, generator), strict=True):
+        yield tuple(tensor.to(device, non_blocking=True) for tensor in batch), keys[part].to(device), share
+
+
+def _read(
+    data: Dataset[Any], parts: list[Tensor], settings: Settings, generator: torch.Generator
+) -> Iterator[Batch]:
+    """The rows of each part, from memory or through worker processes."""
+    if isinstance(data, TensorDataset):
+        for part in parts:
+            yield tuple(tensor[part.to(tensor.device)] for tensor in data.tensors)
+    else:
+        yield from DataLoader(
+            data, batch_sampler=[part.tolist() for part in parts], num_workers=settings.workers, generator=generator
+        )
+
+
+def uniform(keys: Int[Tensor, " batch"], count: int) -> Float[Tensor, "batch count"]:
+    """Random numbers in [0, 1) that depend on a sample's key alone, not on its place in a batch or process.
+
+    The finaliser of splitmix64 over a counter (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
+    OOPSLA 2014), in wrapping 64-bit integers.
+    """
+    counter = torch.arange(1, count + 1, device=keys.device) * -0x61C8864680B583EB  # 2⁶⁴ over the golden ratio
+    bits = keys[:, None] + counter
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        bits = (bits ^ _shift_right(bits, shift)) * factor
+    return _shift_right(bits ^ _shift_right(bits, 31), 40).float() / 2**24
+
+
+def _shift_right(bits: Tensor, places: int) -> Tensor:
+    """A logical shift, which torch lacks for signed integers."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """AdamW over three groups: densities, parameters with weight decay, the rest."""
+    free = [p for p in model.parameters() if p.requires_grad]
+    densities = [p for p in free if getattr(p, "is_density", False)]
+    others = [p for p in free if not getattr(p, "is_density", False)]
+    groups = [
+        {"params": densities, "weight_decay": 0.0, "factor": settings.density_learning_rate},
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": settings.weight_decay, "factor": 1.0},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate)
+
+
+def _rate(step: int, steps: int, settings: Settings) -> float:
+    """The learning rate of a step."""
+    rising = settings.warmup * steps
+    if step < rising:
+        return settings.learning_rate * (step + 1) / (rising + 1)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+
+
+def _order(length: int, settings: Settings, epoch: int) -> list[Tensor]:
+    """The indices of each batch of an epoch, of all processes together."""
+    if length == 0:
+        raise ValueError("there is no sample to train on")
+    generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 0))
+    shuffled = torch.randperm(length, generator=generator)
+    return list(torch.tensor_split(shuffled, math.ceil(length / settings.batch_size)))
+
+
+def _seed(*entropy: int) -> int:
+    """One seed of several numbers, without the collisions of sums."""
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _mean_over_processes(values: Tensor) -> list[float]:
+    if world_size() > 1:
+        torch.distributed.all_reduce(values)
+    mean: list[float] = (values / world_size()).tolist()
+    return mean
+
+
+def _length(data: Dataset[Any]) -> int:
+    return len(data)  # type: ignore[arg-type]
