@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parteq.core.groups import Element, SymmetryGroup
+from parteq.core.groups import Element, Irrep, SymmetryGroup
 
 __all__ = ["Density", "FixedDensity", "LearnedDensity", "SoftmaxDensity", "SquaredDensity", "make_density"]
 
@@ -56,6 +56,11 @@ def _irrep_values(group: SymmetryGroup, band: int, elements: Sequence[Element]) 
     """Return the flattened irreps at each element, shape (elements, sum of d²)."""
     irreps = group.irreps(band)
     return np.stack([np.concatenate([irrep(h).reshape(-1) for irrep in irreps]) for h in elements])
+
+
+def _multiplicity(irrep: Irrep) -> float:
+    """Return d / c: how often functions on the group hold the irrep (c = 1, 2, 4 for real, complex, quaternionic)."""
+    return irrep.size / irrep.sum_of_squares_constituents
 
 
 class Density(nn.Module, ABC):
@@ -115,6 +120,18 @@ class FixedDensity(Density):
     def forward(self) -> Tensor:
         """Return λ̂, flat."""
         return self.flat
+
+    def values_at(self, elements: Sequence[Element]) -> list[float]:
+        """Return λ as far as its band goes, Σ_ψ (d / c) tr λ̂(ψ)ᵀ ψ(h), at each element."""
+        multiplicity = np.concatenate([np.full(i.size**2, _multiplicity(i)) for i in self.group.irreps(self.band)])
+        values = _irrep_values(self.group, self.band, elements) @ (multiplicity * self.exact)
+        return [float(value) for value in values]
+
+    def divergence_from_uniform(self) -> float:
+        """Return log ∫ λ² in nats, within the band: for λ uniform on a subgroup of finite index this is KL(λ ‖ uniform),
+        the logarithm of the index."""
+        multiplicity = np.concatenate([np.full(i.size**2, _multiplicity(i)) for i in self.group.irreps(self.band)])
+        return float(np.log((multiplicity * self.exact**2).sum()))
 
 
 class LearnedDensity(Density):
@@ -186,6 +203,12 @@ class LearnedDensity(Density):
         """
         return torch.cat([(block @ block.T).reshape(-1) for block in self.coefficients()])
 
+    def misalignment(self) -> Tensor:
+        """Return log ∫λ² − log λ(e): 0 for λ uniform on a subgroup, large for λ on a coset that lacks the identity."""
+        log_density = self.log_density(self.irrep_values)
+        identity = torch.cat([torch.eye(size).reshape(-1) for size in self.layout.sizes]).to(self.irrep_values)
+        return torch.logsumexp(2 * log_density + self.weights.log(), dim=0) - self.log_density(identity[None])[0]
+
     def sample(self, count: int, generator: torch.Generator | None = None) -> list[Element]:
         """Draw ``count`` elements from the quadrature with the weights λ gives them."""
         mass = (self.weights * self.density()).detach()
@@ -202,12 +225,22 @@ class SoftmaxDensity(LearnedDensity):
     """λ = exp f / ∫ exp f with f band-limited; ``logits`` are the Fourier coefficients of f, 0 at the start (uniform).
 
     Coefficients are those of the orthonormal functions √d ψ_ab(h).
+
+    Args:
+        group: the group H.
+        band: highest frequency of f and of λ̂.
+        oversampling: as in :class:`LearnedDensity`.
+        parent: a density of the same group and band to inherit from: λ = λ_parent exp f / ∫ λ_parent exp f, so that what
+            the parent broke stays broken. The parent stays where it is registered, usually in the layer before.
     """
 
     basis_scale: Tensor
 
-    def __init__(self, group: SymmetryGroup, band: int, oversampling: int = 4) -> None:
+    def __init__(
+        self, group: SymmetryGroup, band: int, oversampling: int = 4, parent: LearnedDensity | None = None
+    ) -> None:
         super().__init__(group, band, oversampling)
+        self._parents = () if parent is None else (parent,)  # a tuple: not a submodule a second time
         scale = torch.cat([torch.full((size**2,), float(size) ** 0.5) for size in self.layout.sizes])
         scale[0] = 0.0  # the constant is no freedom: normalisation removes it
         self.register_buffer("basis_scale", scale, persistent=False)
@@ -215,9 +248,13 @@ class SoftmaxDensity(LearnedDensity):
 
     def log_density(self, irrep_values: Tensor) -> Tensor:
         """Return log λ at the points whose flattened irreps are given."""
-        coefficients = self.basis_scale * self.logits
-        normaliser = torch.logsumexp(self.irrep_values @ coefficients + self.weights.log(), dim=0)
-        return irrep_values @ coefficients - normaliser
+        return self._unnormalised(irrep_values) - torch.logsumexp(
+            self._unnormalised(self.irrep_values) + self.weights.log(), dim=0
+        )
+
+    def _unnormalised(self, irrep_values: Tensor) -> Tensor:
+        inherited = sum(parent.log_density(irrep_values) for parent in self._parents)
+        return irrep_values @ (self.basis_scale * self.logits) + inherited
 
 
 class SquaredDensity(LearnedDensity):

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
 
-__all__ = ["gather", "is_main", "joined", "rank", "wait", "world_size"]
+__all__ = ["gather", "is_main", "joined", "rank", "total", "wait", "world_size"]
 
 
 def rank() -> int:
@@ -56,21 +57,29 @@ def wait() -> None:
         dist.barrier()
 
 
-def gather(rows: Tensor, total: int) -> Tensor:
+def total(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, through which gradients flow: for statistics of a whole batch."""
+    if world_size() == 1:
+        return values
+    summed: Tensor = all_reduce(values)
+    return summed
+
+
+def gather(rows: Tensor, count: int) -> Tensor:
     """Puts together rows dealt out like cards: process r holds rows r, r + world, r + 2 world, …
 
     Args:
         rows: this process's share, shape (n, …), on the CPU.
-        total: number of rows of all processes.
+        count: number of rows of all processes.
 
     Returns:
-        All rows in order, shape (total, …), in every process.
+        All rows in order, shape (count, …), in every process.
     """
     if world_size() == 1:
         return rows
     shares: list[Tensor] = [rows] * world_size()
     dist.all_gather_object(shares, rows)
-    whole = rows.new_empty((total, *rows.shape[1:]))
+    whole = rows.new_empty((count, *rows.shape[1:]))
     for number, share in enumerate(shares):
         whole[number :: world_size()] = share
     return whole

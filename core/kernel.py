@@ -33,7 +33,7 @@ from parteq.core.cache import cached_arrays
 from parteq.core.density import BlockLayout, Density, FixedDensity
 from parteq.core.fields import FieldType
 from parteq.core.filters import FilterBank
-from parteq.core.groups import Irrep, SymmetryGroup
+from parteq.core.groups import Element, Irrep, SymmetryGroup
 from parteq.core.intertwiners import triple_product_basis
 
 __all__ = ["PartialKernel"]
@@ -135,6 +135,14 @@ def _padded_basis(irreps: tuple[Irrep, ...], basis: np.ndarray) -> np.ndarray:
     return spread.reshape(len(basis), -1)
 
 
+def _padded_action(irreps: tuple[Irrep, ...], widest: int, element: Element) -> np.ndarray:
+    """Return the block-diagonal action on irreps padded to equal width, zero on the padding."""
+    matrix = np.zeros((len(irreps), widest, len(irreps), widest))
+    for i, irrep in enumerate(irreps):
+        matrix[i, : irrep.size, i, : irrep.size] = irrep(element)
+    return matrix.reshape(len(irreps) * widest, -1)
+
+
 class PartialKernel(nn.Module):
     """The kernel P_λ W between two field types on a filter bank, with its weights.
 
@@ -153,7 +161,6 @@ class PartialKernel(nn.Module):
         bank: the sampled filters.
         density: λ on the same group.
         groups: as in ``torch.nn.Conv2d``, in fields: both field counts must divide by it.
-        bank_key: a description of ``bank``, for the disk cache.
 
     Raises:
         ValueError: the groups differ, or ``groups`` does not divide the field counts.
@@ -166,7 +173,6 @@ class PartialKernel(nn.Module):
         bank: FilterBank,
         density: Density,
         groups: int = 1,
-        bank_key: str = "",
     ) -> None:
         super().__init__()
         if not in_type.group is out_type.group is density.group:
@@ -177,6 +183,7 @@ class PartialKernel(nn.Module):
         self.density = density
         group = density.group
         rho_out, rho_in = out_type.representation, in_type.representation
+        self.irreps = (rho_out.irreps, rho_in.irreps, bank.irreps)
         self._sides = (len(rho_out.irreps), len(rho_in.irreps), len(bank.irreps))
         distinct = [_distinct(irreps) for irreps in (rho_out.irreps, rho_in.irreps, bank.irreps)]
         basis = self._basis(group, *(irreps for irreps, _ in distinct), density)
@@ -231,7 +238,7 @@ class PartialKernel(nn.Module):
         self.register_buffer(name, tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor, persistent=False)
 
     def reset_parameters(self, gain: float = 2.0) -> None:
-        """Draw weights so that outputs have variance ``gain`` / 2 × He's for the density as it stands.
+        """Draw weights so that outputs of unit inputs have variance ``gain`` for the density as it stands (He's rule at 2).
 
         Every output irrep gets the same energy per component: the variance of a row is
         gain × d_J / (fields in × effective rows that feed J), a row of frequency ψ counting as ‖λ̂(ψ)‖² / d.
@@ -254,25 +261,34 @@ class PartialKernel(nn.Module):
         coefficients = torch.nn.functional.pad(self.density(), (0, 1))
         return coefficients[self.mixing].transpose(1, 2) @ self.elements
 
-    def coefficients(self, mixed: Tensor | None = None) -> Tensor:
-        """Return kernel coefficients in the irrep basis, shape (triples, D, fields out × fields in / groups)."""
-        mixed = self._mixed_basis() if mixed is None else mixed
+    def coefficients(self) -> Tensor:
+        """Return P_λ W in irrep coordinates.
+
+        Shape (fields out, irreps out × d, fields in / groups, irreps in × d, filter blocks × d), each irrep padded with
+        zeros to the widest of its side.
+        """
+        mixed = self._mixed_basis()
         rows = torch.nn.functional.pad(self.weight.flatten(1), (0, 0, 0, 1))
         rows = rows.index_select(0, self.row_index).view(len(self.type_index), mixed.shape[1], -1)
-        return mixed.index_select(0, self.type_index).transpose(1, 2) @ rows
+        triples = mixed.index_select(0, self.type_index).transpose(1, 2) @ rows
+        (outs, ins, filters), (d_out, d_in, d_filter) = self._sides, self._pads
+        fields_out, fields_in = self.weight.shape[1:]
+        tensor = triples.view(outs, ins, filters, d_out, d_in, d_filter, fields_out, fields_in)
+        tensor = tensor.permute(6, 0, 3, 7, 1, 4, 2, 5)
+        return tensor.reshape(fields_out, outs * d_out, fields_in, ins * d_in, filters * d_filter)
 
     def forward(self) -> Tensor:
         """Return the kernel, shape (c_out, c_in / groups, points)."""
-        return self.sample(self.coefficients())
-
-    def sample(self, coefficients: Tensor) -> Tensor:
-        """Sample a kernel given by coefficients as :meth:`coefficients` returns them."""
-        (outs, ins, filters), (d_out, d_in, d_filter) = self._sides, self._pads
+        tensor = self.coefficients() @ self.filters
         fields_out, fields_in = self.weight.shape[1:]
-        tensor = coefficients.view(outs, ins, filters, d_out, d_in, d_filter, fields_out, fields_in)
-        tensor = tensor.permute(6, 0, 3, 7, 1, 4, 2, 5)  # fields and components out, fields and components in, filters
-        tensor = tensor.reshape(fields_out, outs * d_out, fields_in, ins * d_in, filters * d_filter) @ self.filters
         tensor = self.spread_out @ tensor.flatten(2)
-        tensor = tensor.view(fields_out * len(self.spread_out), fields_in, ins * d_in, -1)
+        tensor = tensor.view(fields_out * len(self.spread_out), fields_in, len(self.spread_in[0]), -1)
         tensor = self.spread_in @ tensor
         return tensor.reshape(len(tensor), fields_in * len(self.spread_in), -1)
+
+    def action(self, element: Element) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the matrices by which an element acts on the three coefficient axes: output, input, filters."""
+        return tuple(  # type: ignore[return-value]
+            torch.from_numpy(_padded_action(irreps, widest, element)).to(self.weight)
+            for irreps, widest in zip(self.irreps, self._pads, strict=True)
+        )

@@ -22,9 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
-from parteq.core.distributed import is_main, rank, world_size
+from parteq.core.distributed import is_main, rank, total, world_size
 
-__all__ = ["AfterEpoch", "Augment", "Batch", "Loss", "Penalty", "Settings", "fit", "uniform"]
+__all__ = ["AfterEpoch", "Augment", "Batch", "Loss", "Penalty", "Settings", "fit", "read_batches", "uniform"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Settings:
         epochs: passes over the data.
         batch_size: samples a step, of all processes together.
         learning_rate: the highest reached.
-        weight_decay: on parameters of two or more dimensions that are no densities.
+        weight_decay: on weights, not on densities, biases and the parameters of norms.
         density_learning_rate: factor on the learning rate of densities (parameters with ``is_density = True``).
         warmup: share of the steps in which the learning rate rises.
         gradient_clip: largest norm of the gradient; infinity leaves it alone.
@@ -153,7 +153,7 @@ def fit(
                 optimiser.step()
                 sums += torch.stack([fitting.detach() * share, extra.detach()])
                 bar.update()
-            mean_loss, mean_penalty = _mean_over_processes(sums / steps_an_epoch)
+            mean_loss, mean_penalty = (total(sums) / (steps_an_epoch * world_size())).tolist()
             if not math.isfinite(mean_loss + mean_penalty):
                 raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rate")
             record = {"epoch": epoch + 1, "loss": mean_loss, "penalty": mean_penalty, "learning_rate": rate}
@@ -184,21 +184,20 @@ def _batches(
     shares = [len(part) * world_size() / len(batch) for part, batch in zip(parts, order, strict=True)]
     if min(len(part) for part in parts) == 0:
         raise ValueError(f"a batch has fewer samples than there are processes ({world_size()})")
-    for part, share, batch in zip(parts, shares, _read(data, parts, settings, generator), strict=True):
+    for part, share, batch in zip(parts, shares, read_batches(data, parts, settings.workers, generator), strict=True):
         yield tuple(tensor.to(device, non_blocking=True) for tensor in batch), keys[part].to(device), share
 
 
-def _read(
-    data: Dataset[Any], parts: list[Tensor], settings: Settings, generator: torch.Generator
+def read_batches(
+    data: Dataset[Any], parts: list[Tensor], workers: int = 0, generator: torch.Generator | None = None
 ) -> Iterator[Batch]:
-    """The rows of each part, from memory or through worker processes."""
+    """The samples of each part, a tensor of indices, from memory or through worker processes."""
     if isinstance(data, TensorDataset):
         for part in parts:
             yield tuple(tensor[part.to(tensor.device)] for tensor in data.tensors)
     else:
-        yield from DataLoader(
-            data, batch_sampler=[part.tolist() for part in parts], num_workers=settings.workers, generator=generator
-        )
+        sampler = [part.tolist() for part in parts]
+        yield from DataLoader(data, batch_sampler=sampler, num_workers=workers, generator=generator)
 
 
 def uniform(keys: Int[Tensor, " batch"], count: int) -> Float[Tensor, "batch count"]:
@@ -221,13 +220,19 @@ def _shift_right(bits: Tensor, places: int) -> Tensor:
 
 def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """AdamW over three groups: densities, parameters with weight decay, the rest."""
-    free = [p for p in model.parameters() if p.requires_grad]
-    densities = [p for p in free if getattr(p, "is_density", False)]
-    others = [p for p in free if not getattr(p, "is_density", False)]
+    kinds: dict[nn.Parameter, str] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            bare = parameter.ndim < 2 or name == "bias" or "Norm" in type(module).__name__
+            kinds[parameter] = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
+    densities, decayed, bare = (
+        [parameter for parameter, kind in kinds.items() if kind == wanted and parameter.requires_grad]
+        for wanted in ("density", "decayed", "bare")
+    )
     groups = [
         {"params": densities, "weight_decay": 0.0, "factor": settings.density_learning_rate},
-        {"params": [p for p in others if p.ndim >= 2], "weight_decay": settings.weight_decay, "factor": 1.0},
-        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
+        {"params": decayed, "weight_decay": settings.weight_decay, "factor": 1.0},
+        {"params": bare, "weight_decay": 0.0, "factor": 1.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate)
 
@@ -251,14 +256,7 @@ def _order(length: int, settings: Settings, epoch: int) -> list[Tensor]:
 
 def _seed(*entropy: int) -> int:
     """One seed of several numbers, without the collisions of sums."""
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _mean_over_processes(values: Tensor) -> list[float]:
-    if world_size() > 1:
-        torch.distributed.all_reduce(values)
-    mean: list[float] = (values / world_size()).tolist()
-    return mean
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _length(data: Dataset[Any]) -> int:

@@ -1,0 +1,65 @@
+"""Folding: a trained network as plain torch, for deployment.
+
+Every module of parteq that has a plain twin offers it as ``plain()``: a partially equivariant convolution becomes the
+``torch.nn`` convolution with the kernel it has learned. :func:`fold` swaps them in and melts each field norm into the
+convolution before it. :func:`plain_program` traces the result to torch's own operations,
+so that what is saved depends on nothing but torch.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from parteq.core.norm import FieldBatchNorm
+
+__all__ = ["fold", "plain_program"]
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Return a copy of a model, in evaluation mode, whose partially equivariant layers are plain torch layers.
+
+    The model itself is left as it is. Outputs agree to rounding.
+    """
+    folded = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        return _fold(folded).requires_grad_(False)
+
+
+def _fold(module: nn.Module) -> nn.Module:
+    if hasattr(module, "plain"):
+        plain: nn.Module = module.plain().eval()
+        return plain
+    for name, child in module.named_children():
+        setattr(module, name, _fold(child))
+    return _without_norms(module) if isinstance(module, nn.Sequential) else module
+
+
+def _without_norms(sequence: nn.Sequential) -> nn.Sequential:
+    """Melt every field norm that follows a convolution into its weight and bias."""
+    kept: list[nn.Module] = []
+    for layer in sequence:
+        if isinstance(layer, FieldBatchNorm) and kept and isinstance(kept[-1], nn.Conv2d | nn.Conv3d):
+            convolution = kept[-1]
+            scale, shift = layer.scale_and_shift()
+            convolution.weight.mul_(scale.view(-1, *[1] * (convolution.weight.dim() - 1)))
+            before = torch.zeros_like(shift) if convolution.bias is None else convolution.bias
+            convolution.bias = nn.Parameter(before * scale + shift)
+        else:
+            kept.append(layer)
+    return nn.Sequential(*kept)
+
+
+def plain_program(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """Return the folded model as a program of torch operations, for any batch size.
+
+    Args:
+        model: the trained model.
+        example: an input, shape (batch, channels, *grid); the grid is fixed by it, the batch is not.
+    """
+    batch = torch.export.Dim("batch", min=1)
+    # One sample would be taken for a constant size.
+    several = example if len(example) > 1 else example.repeat(2, *[1] * (example.dim() - 1))
+    return torch.export.export(fold(model), (several,), dynamic_shapes=({0: batch},))

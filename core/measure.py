@@ -1,0 +1,182 @@
+"""The degree of equivariance, measured on the kernels of a network rather than read off its densities.
+
+An element h turns a kernel into h·K = ρ_out(h) K(h⁻¹ ·) ρ_in(h)⁻¹. In irrep coordinates, which are orthonormal, this is a
+matrix product, so for a layer of any density
+
+- the *equivariance error* at h is ‖h·K − K‖² / 2‖K‖²: 0 where the layer respects h, 1 where K and h·K have nothing in
+  common;
+- the *broken energy* under a subgroup S is ‖K − P_S K‖² / ‖K‖², the share of the kernel that S does not leave alone: 0
+  for exactly S-equivariant layers, 1 − 1/|S| for a kernel without symmetry (on average).
+
+A density is known only up to a turn of its argument from the right, λ(h g), which the kernel absorbs (turning W by g⁻¹).
+Reported densities are turned so that they peak at the identity, an equal description of the same layer; measured errors
+need no such choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parteq.core.density import FixedDensity, LearnedDensity
+from parteq.core.groups import Element, SymmetryGroup
+from parteq.core.layers import PartialLayer
+from parteq.core.subgroups import Subgroup, subgroups
+
+__all__ = [
+    "LayerDegree",
+    "broken_energy",
+    "equivariance_errors",
+    "measure_degree",
+    "measure_layer",
+    "nearest_subgroup",
+    "partial_layers",
+    "summarize_degree",
+]
+
+TOLERANCE = 0.1
+"""Share of a kernel's energy that a subgroup may fail to leave alone for the layer still to count as symmetric."""
+
+
+@dataclass(frozen=True)
+class LayerDegree:
+    """How much symmetry one layer kept.
+
+    ``density`` is λ against uniform (1 everywhere where the symmetry is full) at turns by ``angles_deg``, turned to peak
+    at the identity; ``density_flipped`` is λ at the flip followed by those turns, empty where the group has no flips.
+    Groups of space without an axis leave the three lists empty. ``equivariance_error`` is the measured error at the same
+    turns (and flips).
+    """
+
+    name: str
+    group: str
+    broken_energy: float
+    kl_to_uniform_nats: float
+    nearest_subgroup: str
+    angles_deg: list[float] = field(default_factory=list)
+    density: list[float] = field(default_factory=list)
+    density_flipped: list[float] = field(default_factory=list)
+    equivariance_error: list[float] = field(default_factory=list)
+    equivariance_error_flipped: list[float] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+
+def partial_layers(model: nn.Module) -> dict[str, PartialLayer]:
+    """Return the partially equivariant layers of a model by name, in the order they were made."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, PartialLayer)}
+
+
+def _turned(layer: PartialLayer, coefficients: Tensor, element: Element) -> Tensor:
+    out, into, filters = layer.kernel.action(element)
+    tensor = torch.einsum("oajbs,ts->oajbt", coefficients, filters)
+    tensor = torch.einsum("oajbs,cb->oajcs", tensor, into)
+    return torch.einsum("oajbs,da->odjbs", tensor, out)
+
+
+@torch.no_grad()
+def equivariance_errors(layer: PartialLayer, elements: Sequence[Element]) -> list[float]:
+    """Return ‖h·K − K‖² / 2‖K‖² for each element."""
+    kernel = layer.kernel.coefficients()
+    energy = 2 * kernel.square().sum().clamp_min(torch.finfo(kernel.dtype).tiny)
+    return [float((_turned(layer, kernel, h) - kernel).square().sum() / energy) for h in elements]
+
+
+@torch.no_grad()
+def broken_energy(layer: PartialLayer, subgroup: Subgroup | None = None) -> float:
+    """Return ‖K − P_S K‖² / ‖K‖² for a subgroup S, by default the layer's whole group."""
+    kernel = layer.kernel.coefficients()
+    group, band = layer.density.group, _kernel_band(layer)
+    rules = group.factors(band) if subgroup is None else [subgroup.quadrature(band)]
+    projected = kernel
+    for elements, weights in reversed(rules):
+        projected = sum(  # type: ignore[assignment]
+            float(weight) * _turned(layer, projected, h) for h, weight in zip(elements, weights, strict=True)
+        )
+    energy = kernel.square().sum().clamp_min(torch.finfo(kernel.dtype).tiny)
+    return float((kernel - projected).square().sum() / energy)
+
+
+def _kernel_band(layer: PartialLayer) -> int:
+    """Return the highest frequency at which the group can act on the layer's kernel."""
+    group = layer.density.group
+    return sum(max(group.frequency(irrep) for irrep in irreps) for irreps in layer.kernel.irreps)
+
+
+def nearest_subgroup(layer: PartialLayer, tolerance: float = TOLERANCE) -> str:
+    """Return the name of the largest subgroup under which the layer's broken energy is within ``tolerance``."""
+    return _largest([layer], tolerance)
+
+
+def _largest(layers: Sequence[PartialLayer], tolerance: float) -> str:
+    candidates = subgroups(layers[0].density.group)
+    for subgroup in candidates:
+        if all(broken_energy(layer, subgroup) <= tolerance for layer in layers):
+            return subgroup.name
+    return candidates[-1].name
+
+
+def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
+    """Measure one layer."""
+    density, group = layer.density, layer.density.group
+    turns, angles = _turns(group)
+    flips = [h @ group.rotation(0.0, flipped=True) for h in turns] if group.flip else []
+    return LayerDegree(
+        name=name,
+        group=group.name,
+        broken_energy=broken_energy(layer),
+        kl_to_uniform_nats=float(density.divergence_from_uniform()),
+        nearest_subgroup=nearest_subgroup(layer),
+        angles_deg=angles,
+        density=_aligned_density(density, turns),
+        density_flipped=_aligned_density(density, flips),
+        equivariance_error=equivariance_errors(layer, turns),
+        equivariance_error_flipped=equivariance_errors(layer, flips),
+    )
+
+
+def measure_degree(model: nn.Module) -> list[LayerDegree]:
+    """Measure every partially equivariant layer of a model, first layer first."""
+    return [measure_layer(layer, name) for name, layer in partial_layers(model).items()]
+
+
+def _turns(group: SymmetryGroup) -> tuple[list[Element], list[float]]:
+    """Return the turns at which densities are reported, with their angles in degrees."""
+    if group.dimension == 3 and not group.about_axis:
+        return [], []
+    order = 72 if group.continuous else int(group.algebra.order()) // (2 if group.flip else 1)
+    angles = [360.0 * step / order for step in range(order)]
+    return [group.rotation(float(np.radians(angle))) for angle in angles], angles
+
+
+@torch.no_grad()
+def _aligned_density(density: LearnedDensity | FixedDensity, elements: Sequence[Element]) -> list[float]:
+    """Return λ(h g) at the elements h, g being where λ is largest; for a fixed density its band-limited values."""
+    if not elements:
+        return []
+    if isinstance(density, LearnedDensity):
+        peak = density.elements[int(density.density().argmax())]
+        return [float(value) for value in density.density_at([h @ peak for h in elements])]
+    return density.values_at(elements)
+
+
+def summarize_degree(degrees: Sequence[LayerDegree]) -> str:
+    """Say in one sentence which symmetry the network as a whole kept, and where it was broken."""
+    if not degrees:
+        return "The network has no equivariant layers."
+    group = degrees[0].group
+    kept = [degree.nearest_subgroup for degree in degrees]
+    breaking = [degree.name for degree, subgroup in zip(degrees, kept, strict=True) if subgroup != group]
+    if not breaking:
+        worst = max(degree.broken_energy for degree in degrees)
+        return f"The network kept the full symmetry {group} in every layer (broken energy at most {worst:.1%})."
+    last = kept[-1]
+    found = "no symmetry" if last == "identity only" else last
+    first = "from the first layer on" if breaking[0] == degrees[0].name else f"from {breaking[0]} on"
+    return f"Of {group} the network kept {found} in its last layer; it broke the rest {first} ({len(breaking)} of {len(degrees)} layers)."

@@ -1,0 +1,215 @@
+"""Named subgroups: what a measured symmetry is compared with, and what a density can be fixed to.
+
+In the plane, and about an axis in space, subgroups are C_M (turns by multiples of 360°/M) and D_M (those turns and M
+flips). Flipping and then turning by θ is
+
+- in the plane a mirror in the line at angle θ/2,
+- for D_N and O(2) in space half a turn about the horizontal axis at angle θ/2,
+- for the cone a mirror in the vertical plane at angle θ/2,
+
+so a D_M is known by the angle of one line, axis or plane, modulo 180°/M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parteq.core.groups import Element, SymmetryGroup, space_group
+
+__all__ = ["Quadrature", "Subgroup", "axial_subgroup", "subgroups"]
+
+FloatArray = NDArray[np.float64]
+Quadrature = tuple[list[Element], FloatArray]
+
+_HIGHEST_ORDER = 8  # of the finite subgroups listed for SO(2) and O(2)
+_OFFSET_STEP_IN_DEGREES = 15.0  # between the mirrors at which subgroups of O(2) are listed
+
+
+@dataclass(frozen=True, eq=False)
+class Subgroup:
+    """A subgroup K of a group H, with its Haar integral as elements of H."""
+
+    name: str
+    """As a report would say it: ``"C2"``, ``"D1 (mirror line at 45°)"``, ``"identity only"``."""
+    size: tuple[int, int]
+    """Dimension and number of connected components (of a finite group: 0 and its order). Larger subgroups compare
+    as larger."""
+    quadrature: Callable[[int], Quadrature] = field(repr=False)
+    """Maps a band to elements and weights (summing to 1) whose average over K is exact for irreps of H up to it."""
+
+
+def subgroups(group: SymmetryGroup) -> list[Subgroup]:
+    """Return the subgroups of ``group`` that have a name, largest first: ``group`` itself, ..., the identity only.
+
+    - C_N, D_N: all of them;
+    - SO(2), O(2), cone: SO(2), and C_M, D_M up to M = 8, mirrors at multiples of 15°;
+    - octahedral, icosahedral: the cyclic ones, each about its axis;
+    - SO(3), O(3): SO(3), the inversion, and SO(2) about z; :func:`axial_subgroup` gives those about other axes.
+
+    A group of one element is listed once, as ``identity only``.
+    """
+    if not group.flip and not group.about_axis and group.dimension == 3:
+        found = _of_rotations(group)
+    else:
+        found = _about_axis(group)
+    whole = Subgroup(group.name, _size(group), group.quadrature)
+    identity = Subgroup("identity only", (0, 1), _at_every_band(([group.algebra.identity], np.ones(1))))
+    between = [subgroup for subgroup in found if identity.size < subgroup.size < whole.size]
+    between.sort(key=lambda subgroup: subgroup.size, reverse=True)
+    return [*([whole] if whole.size > identity.size else []), *between, identity]
+
+
+def axial_subgroup(group: SymmetryGroup, axis: Sequence[float] | FloatArray, kind: str = "so2") -> Subgroup:
+    """Return the copy of an axial group of space whose axis points along ``axis``.
+
+    Args:
+        group: a group of space without a distinguished axis: SO(3), O(3), octahedral, icosahedral.
+        axis: three numbers, not all zero.
+        kind: the name of a group about z, as :func:`~parteq.core.groups.space_group` takes it: ``so2``, ``o2``,
+            ``cone``, ``cN``, ``dN``. It is carried over by the smallest rotation that takes z to the axis.
+
+    Raises:
+        ValueError: ``axis`` has no direction, ``kind`` is no axial group, or ``group`` does not contain the subgroup.
+    """
+    model = space_group(kind)
+    if not model.about_axis or group.about_axis or group.dimension != 3:
+        raise ValueError(f"{model} about an axis is no kind of subgroup of {group}")
+    direction = np.asarray(axis, dtype=float)
+    length = float(np.linalg.norm(direction)) if direction.shape == (3,) else 0.0
+    if not np.isfinite(length) or length == 0.0:
+        raise ValueError(f"an axis is three numbers, not all zero; got {axis}")
+    carry = _turn_z_to(direction / length)
+
+    def quadrature(band: int) -> Quadrature:
+        elements, weights = model.quadrature(band)
+        return [_element(group, carry @ model.matrix(h) @ carry.T) for h in elements], weights
+
+    if model.continuous and not group.continuous:
+        raise ValueError(f"{group} is finite and holds no {model.name}")
+    quadrature(0)  # so that a missing element is reported here
+    return Subgroup(f"{model.name} about {_axis_name(direction / length)}", _size(model), quadrature)
+
+
+def _size(group: SymmetryGroup) -> tuple[int, int]:
+    if not group.continuous:
+        return 0, int(group.algebra.order())
+    names = {"SO(2)": (1, 1), "O(2)": (1, 2), "cone": (1, 2), "SO(3)": (3, 1), "O(3)": (3, 2)}
+    return names[group.name]
+
+
+def _about_axis(group: SymmetryGroup) -> list[Subgroup]:
+    """List the subgroups of a group of the plane or about an axis."""
+    found = []
+    if group.continuous:
+        orders = list(range(1, _HIGHEST_ORDER + 1))
+        found.append(Subgroup("SO(2)", (1, 1), lambda band: _turns(group, band + 1)))
+    else:
+        full = int(group.algebra.order()) // (2 if group.flip else 1)
+        orders = [order for order in range(1, full + 1) if full % order == 0]
+    for order in orders:
+        found.append(Subgroup(f"C{order}", (0, order), _at_every_band(_turns(group, order))))
+        if group.flip:
+            step = _OFFSET_STEP_IN_DEGREES if group.continuous else 180.0 / full
+            for offset in np.arange(0.0, 180.0 / order - 1e-6, step):
+                name = f"D{order} ({_flips_name(group, order, float(offset))})"
+                found.append(Subgroup(name, (0, 2 * order), _at_every_band(_dihedral(group, order, float(offset)))))
+    return found
+
+
+def _turns(group: SymmetryGroup, order: int) -> Quadrature:
+    angles = 2 * np.pi * np.arange(order) / order
+    return [group.rotation(float(angle)) for angle in angles], np.full(order, 1.0 / order)
+
+
+def _dihedral(group: SymmetryGroup, order: int, offset_in_degrees: float) -> Quadrature:
+    turns, _ = _turns(group, order)
+    flip = group.rotation(2 * np.radians(offset_in_degrees), flipped=True)
+    return [*turns, *(turn @ flip for turn in turns)], np.full(2 * order, 0.5 / order)
+
+
+def _at_every_band(rule: Quadrature) -> Callable[[int], Quadrature]:
+    """Return the quadrature of a finite subgroup: its elements, whatever the band."""
+    return lambda band: rule
+
+
+def _flips_name(group: SymmetryGroup, order: int, offset: float) -> str:
+    """Say where the flips of a D_M are, as in ``mirror lines at 0° and 90°``."""
+    one, many = ("mirror line", "mirror lines") if group.dimension == 2 else ("half-turn axis", "half-turn axes")
+    if group.name == "cone":
+        one, many = "mirror plane", "mirror planes"
+    if order == 1:
+        return f"{one} at {offset:g}°"
+    if order == 2:
+        return f"{many} at {offset:g}° and {offset + 90:g}°"
+    return f"{many} every {180 / order:g}° from {offset:g}°"
+
+
+def _of_rotations(group: SymmetryGroup) -> list[Subgroup]:
+    """List subgroups of the groups of space without a distinguished axis."""
+    if not group.continuous:
+        return _cyclic(group)
+    found = [axial_subgroup(group, (0.0, 0.0, 1.0), "so2")]
+    if group.name == "O(3)":
+        rotations = space_group("so3")
+
+        def proper(band: int) -> Quadrature:
+            elements, weights = rotations.quadrature(band)
+            return [_element(group, rotations.matrix(h)) for h in elements], weights
+
+        pair = [group.algebra.identity, group.algebra.inversion]
+        found.append(Subgroup("SO(3)", (3, 1), proper))
+        found.append(Subgroup("inversion", (0, 2), _at_every_band((pair, np.full(2, 0.5)))))
+    return found
+
+
+def _cyclic(group: SymmetryGroup) -> list[Subgroup]:
+    """List the cyclic subgroups of a finite rotation group: each axis is a column of turns that share it."""
+    axes: dict[str, tuple[FloatArray, int]] = {}
+    for element in group.algebra.elements:
+        matrix = group.matrix(element)
+        values, vectors = np.linalg.eigh(matrix + matrix.T)
+        if values[1] > 2 - 1e-6:
+            continue  # the identity leaves every axis alone
+        axis = vectors[:, 2]
+        axis = axis * np.sign(axis[np.flatnonzero(np.abs(axis) > 1e-6)[-1]])
+        name = _axis_name(axis)
+        axes[name] = (axis, axes[name][1] + 1 if name in axes else 2)
+    return [
+        axial_subgroup(group, axis, f"c{divisor}")
+        for axis, order in axes.values()
+        for divisor in range(2, order + 1)
+        if order % divisor == 0
+    ]
+
+
+def _axis_name(axis: FloatArray) -> str:
+    if np.allclose(axis, (0.0, 0.0, 1.0)):
+        return "z"
+    return "(" + ", ".join(f"{value + 0.0:.2f}" for value in np.round(axis, 2)) + ")"
+
+
+def _turn_z_to(axis: FloatArray) -> FloatArray:
+    """Return the smallest rotation that takes z to a unit vector, as two half turns: about z, then their bisector."""
+    bisector = axis + np.array([0.0, 0.0, 1.0])
+    length = np.linalg.norm(bisector)
+    bisector = bisector / length if length > 1e-9 else np.array([1.0, 0.0, 0.0])
+    turn: FloatArray = (2 * np.outer(bisector, bisector) - np.eye(3)) @ np.diag([-1.0, -1.0, 1.0])
+    return turn
+
+
+def _element(group: SymmetryGroup, matrix: FloatArray) -> Element:
+    """Return the element of a group of space without an axis that acts by ``matrix``."""
+    parity = float(np.sign(np.linalg.det(matrix)))
+    if group.name == "O(3)":
+        return group.algebra.element((int(parity < 0), parity * matrix), "MAT")
+    if group.continuous and parity > 0:
+        return group.algebra.element(matrix, "MAT")
+    if not group.continuous:
+        for element in group.algebra.elements:
+            if np.allclose(group.matrix(element), matrix, atol=1e-6):
+                return element
+    raise ValueError(f"{group} holds no element with the matrix {np.round(matrix, 3).tolist()}")
