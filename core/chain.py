@@ -34,9 +34,7 @@ class Chain:
         links: pairs (previous, next) of positions in ``densities``, skips included; by default each with the one before.
     """
 
-    def __init__(
-        self, densities: Sequence[LearnedDensity], links: Sequence[tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, densities: Sequence[LearnedDensity], links: Sequence[tuple[int, int]] | None = None) -> None:
         self.densities = list(densities)
         self.links = [(i, i + 1) for i in range(len(self.densities) - 1)] if links is None else list(links)
 

@@ -19,12 +19,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, reduce
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parteq.core.groups import Element, Irrep, SymmetryGroup
+from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 
 __all__ = ["Density", "FixedDensity", "LearnedDensity", "SoftmaxDensity", "SquaredDensity", "make_density"]
 
@@ -52,15 +53,33 @@ class BlockLayout:
         return [block.view(size, size) for block, size in zip(blocks, self.sizes, strict=True)]
 
 
-def _irrep_values(group: SymmetryGroup, band: int, elements: Sequence[Element]) -> np.ndarray:
+def _irrep_values(group: SymmetryGroup, band: int, elements: Sequence[Element]) -> FloatArray:
     """Return the flattened irreps at each element, shape (elements, sum of d²)."""
     irreps = group.irreps(band)
     return np.stack([np.concatenate([irrep(h).reshape(-1) for irrep in irreps]) for h in elements])
 
 
+@lru_cache(maxsize=64)
+def _irreps_on_quadrature(group: SymmetryGroup, band: int, quadrature_band: int) -> tuple[FloatArray, FloatArray]:
+    """Return the weights of a Haar quadrature and the flattened irreps on it, shapes (points,) and (points, Σ d²).
+
+    Irreps are multiplied factor by factor, ψ(ab) = ψ(a) ψ(b), which spares evaluating them at every product.
+    """
+    rule = group.factors(quadrature_band)
+    weights = reduce(np.multiply.outer, [weights for _, weights in rule]).reshape(-1)
+    columns = []
+    for irrep in group.irreps(band):
+        factors = [np.stack([irrep(h) for h in elements]) for elements, _ in rule]
+        values = reduce(
+            lambda left, right: np.einsum("pij,qjk->pqik", left, right).reshape(-1, *left.shape[1:]), factors
+        )
+        columns.append(values.reshape(len(values), -1))
+    return weights, np.concatenate(columns, axis=1)
+
+
 def _multiplicity(irrep: Irrep) -> float:
     """Return d / c: how often functions on the group hold the irrep (c = 1, 2, 4 for real, complex, quaternionic)."""
-    return irrep.size / irrep.sum_of_squares_constituents
+    return float(irrep.size / irrep.sum_of_squares_constituents)
 
 
 class Density(nn.Module, ABC):
@@ -85,6 +104,14 @@ class Density(nn.Module, ABC):
     def forward(self) -> Tensor:
         """Return λ̂, flat."""
 
+    @abstractmethod
+    def divergence_from_uniform(self) -> Tensor:
+        """Return KL(λ ‖ uniform) in nats, at least 0."""
+
+    @abstractmethod
+    def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
+        """Return λ(h g) at elements h, where g is a point at which λ is largest: the same layer, peaked at the identity."""
+
     def coefficients(self) -> list[Tensor]:
         """Return λ̂(ψ) as one d × d tensor for each irrep of ``group.irreps(band)``."""
         return self.layout.split(self())
@@ -102,7 +129,7 @@ class FixedDensity(Density):
     flat: Tensor
 
     def __init__(
-        self, group: SymmetryGroup, band: int, quadrature: tuple[Sequence[Element], np.ndarray] | None = None
+        self, group: SymmetryGroup, band: int, quadrature: tuple[Sequence[Element], FloatArray] | None = None
     ) -> None:
         super().__init__(group, band)
         if quadrature is None:
@@ -121,17 +148,19 @@ class FixedDensity(Density):
         """Return λ̂, flat."""
         return self.flat
 
-    def values_at(self, elements: Sequence[Element]) -> list[float]:
-        """Return λ as far as its band goes, Σ_ψ (d / c) tr λ̂(ψ)ᵀ ψ(h), at each element."""
+    def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
+        """Return λ as far as its band goes, Σ_ψ (d / c) tr λ̂(ψ)ᵀ ψ(h), at each element; it peaks at the identity."""
         multiplicity = np.concatenate([np.full(i.size**2, _multiplicity(i)) for i in self.group.irreps(self.band)])
         values = _irrep_values(self.group, self.band, elements) @ (multiplicity * self.exact)
         return [float(value) for value in values]
 
-    def divergence_from_uniform(self) -> float:
-        """Return log ∫ λ² in nats, within the band: for λ uniform on a subgroup of finite index this is KL(λ ‖ uniform),
-        the logarithm of the index."""
+    def divergence_from_uniform(self) -> Tensor:
+        """Return log ∫ λ² in nats, within the band.
+
+        For λ uniform on a subgroup of finite index this is KL(λ ‖ uniform), the logarithm of the index.
+        """
         multiplicity = np.concatenate([np.full(i.size**2, _multiplicity(i)) for i in self.group.irreps(self.band)])
-        return float(np.log((multiplicity * self.exact**2).sum()))
+        return torch.tensor(np.log((multiplicity * self.exact**2).sum()))
 
 
 class LearnedDensity(Density):
@@ -148,11 +177,20 @@ class LearnedDensity(Density):
 
     def __init__(self, group: SymmetryGroup, band: int, oversampling: int = 4) -> None:
         super().__init__(group, band)
-        elements, weights = group.quadrature(oversampling * (band + 1))
-        self.elements = elements
-        self.register_buffer("weights", torch.from_numpy(weights).to(torch.get_default_dtype()), persistent=False)
-        values = torch.from_numpy(_irrep_values(group, band, elements)).to(torch.get_default_dtype())
-        self.register_buffer("irrep_values", values, persistent=False)
+        self.quadrature_band = oversampling * (band + 1)
+        weights, values = _irreps_on_quadrature(group, band, self.quadrature_band)
+        default = torch.get_default_dtype()
+        self.register_buffer("weights", torch.from_numpy(weights).to(default), persistent=False)
+        self.register_buffer("irrep_values", torch.from_numpy(values).to(default), persistent=False)
+
+    def element(self, index: int) -> Element:
+        """Return the group element at one point of the quadrature."""
+        rule = self.group.factors(self.quadrature_band)
+        places = np.unravel_index(index, [len(elements) for elements, _ in rule])
+        product = rule[0][0][places[0]]
+        for (elements, _), place in zip(rule[1:], places[1:], strict=True):
+            product = product @ elements[place]
+        return product
 
     @property
     def learned(self) -> bool:
@@ -175,6 +213,12 @@ class LearnedDensity(Density):
     def forward(self) -> Tensor:
         """Return λ̂, flat: the quadrature of λ ψ."""
         return (self.weights * self.density()) @ self.irrep_values
+
+    @torch.no_grad()
+    def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
+        """Return λ(h g) at elements h, where g is the point of the quadrature at which λ is largest."""
+        peak = self.element(int(self.density().argmax()))
+        return [float(value) for value in self.density_at([h @ peak for h in elements])]
 
     def entropy(self) -> Tensor:
         """Return −∫ λ log λ in nats: 0 for uniform λ, negative otherwise."""
@@ -213,7 +257,7 @@ class LearnedDensity(Density):
         """Draw ``count`` elements from the quadrature with the weights λ gives them."""
         mass = (self.weights * self.density()).detach()
         index = torch.multinomial(mass, count, replacement=True, generator=generator)
-        return [self.elements[i] for i in index.tolist()]
+        return [self.element(i) for i in index.tolist()]
 
     def _amplitudes(self, scale: Tensor) -> nn.Parameter:
         parameter = nn.Parameter(torch.zeros_like(scale))
@@ -270,7 +314,10 @@ class SquaredDensity(LearnedDensity):
         half = {irrep.id for irrep in group.irreps(band // 2)}
         kept = [float(irrep.id in half) for irrep in group.irreps(band)]
         scale = torch.cat(
-            [torch.full((size**2,), keep * float(size) ** 0.5) for size, keep in zip(self.layout.sizes, kept, strict=True)]
+            [
+                torch.full((size**2,), keep * float(size) ** 0.5)
+                for size, keep in zip(self.layout.sizes, kept, strict=True)
+            ]
         )
         self.register_buffer("basis_scale", scale, persistent=False)
         self.amplitudes = self._amplitudes(scale)

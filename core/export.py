@@ -13,6 +13,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from parteq.core.layers import PartialLayer
+from parteq.core.nonlinearity import PointwiseNonlinearity
 from parteq.core.norm import FieldBatchNorm
 
 __all__ = ["fold", "plain_program"]
@@ -29,9 +31,8 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def _fold(module: nn.Module) -> nn.Module:
-    if hasattr(module, "plain"):
-        plain: nn.Module = module.plain().eval()
-        return plain
+    if isinstance(module, PartialLayer | PointwiseNonlinearity):
+        return module.plain().eval()
     for name, child in module.named_children():
         setattr(module, name, _fold(child))
     return _without_norms(module) if isinstance(module, nn.Sequential) else module

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from parteq.core.groups import Element, Irrep, SymmetryGroup
+from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 from parteq.core.intertwiners import decompose
 
 __all__ = ["FieldType", "Representation", "band_limited", "direct_sum", "regular", "trivial"]
@@ -33,10 +34,19 @@ class Representation:
     group: SymmetryGroup
     irreps: tuple[Irrep, ...]
     """The irreps ψ_i in order, with repetition."""
-    basis: np.ndarray = field(repr=False)
+    basis: FloatArray = field(repr=False)
     """Q, square and orthogonal, float64."""
     permutes: bool = False
     """Whether every ρ(h) is a permutation matrix, so that pointwise nonlinearities are equivariant."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle irreps by name: escnn's hold functions that cannot be pickled."""
+        identities = tuple(irrep.id for irrep in self.irreps)
+        return _restored, (self.name, self.group, identities, self.basis, self.permutes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Representation:
+        """Return itself: it never changes."""
+        return self
 
     @property
     def size(self) -> int:
@@ -48,12 +58,18 @@ class Representation:
         """Where each irrep starts among the components of the irrep basis."""
         return [0, *np.cumsum([irrep.size for irrep in self.irreps]).tolist()]
 
-    def __call__(self, element: Element) -> np.ndarray:
+    def __call__(self, element: Element) -> FloatArray:
         """Return ρ(h)."""
         blocks = np.zeros_like(self.basis)
         for irrep, start in zip(self.irreps, self.irrep_offsets, strict=False):
             blocks[start : start + irrep.size, start : start + irrep.size] = irrep(element)
         return self.basis @ blocks @ self.basis.T
+
+
+def _restored(
+    name: str, group: SymmetryGroup, identities: tuple[Any, ...], basis: FloatArray, permutes: bool
+) -> Representation:
+    return Representation(name, group, tuple(group.irrep(identity) for identity in identities), basis, permutes)
 
 
 def trivial(group: SymmetryGroup) -> Representation:
@@ -73,7 +89,7 @@ def regular(group: SymmetryGroup) -> Representation:
     elements = list(group.algebra.elements)
     index = {element: i for i, element in enumerate(elements)}
 
-    def permutation(h: Element) -> np.ndarray:
+    def permutation(h: Element) -> FloatArray:
         matrix = np.zeros((len(elements), len(elements)))
         for g, column in index.items():
             matrix[index[h @ g], column] = 1.0

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from parteq.core.groups import Element, Irrep, SymmetryGroup, space_group
+from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup, space_group
 from parteq.core.intertwiners import decompose
 
 __all__ = ["FilterBank", "grid_points", "harmonic_bank", "pixel_bank", "point_bank", "resolved_frequencies"]
@@ -31,17 +32,33 @@ class FilterBank:
     """Filters sampled on points.
 
     Attributes:
+        group: the group that acts.
         irreps: the irrep ψ of each block.
         values: sampled functions, float64, shape (sum of block sizes, points).
         bands: frequency of the *full* rotation group in each block (0 for pixels), for weight initialisation and tests.
     """
 
+    group: SymmetryGroup
     irreps: tuple[Irrep, ...]
-    values: np.ndarray
+    values: FloatArray
     bands: tuple[int, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle irreps by name: escnn's hold functions that cannot be pickled."""
+        return _restored, (self.group, tuple(irrep.id for irrep in self.irreps), self.values, self.bands)
 
-def grid_points(size: int, dimension: int, dilation: int = 1) -> np.ndarray:
+    def __deepcopy__(self, memo: dict[int, Any]) -> FilterBank:
+        """Return itself: it never changes."""
+        return self
+
+
+def _restored(
+    group: SymmetryGroup, identities: tuple[Any, ...], values: FloatArray, bands: tuple[int, ...]
+) -> FilterBank:
+    return FilterBank(group, tuple(group.irrep(identity) for identity in identities), values, bands)
+
+
+def grid_points(size: int, dimension: int, dilation: int = 1) -> FloatArray:
     """Return the points of a centred grid in pixels, shape (size**dimension, dimension), coordinates (x, y[, z]).
 
     The order is that of a row-major array indexed [y, x] or [z, y, x]. In the plane y points up, as in mathematics, so
@@ -56,22 +73,25 @@ def grid_points(size: int, dimension: int, dilation: int = 1) -> np.ndarray:
 
 
 def resolved_frequencies(radius: float) -> int:
-    """Return the highest angular frequency kept on a ring of ``radius`` pixels: half its circumference in samples, less
-    a margin, 2 r. A ring of radius 0 holds frequency 0 alone."""
+    """Return the highest angular frequency kept on a ring: twice its radius in pixels.
+
+    A ring of radius r has about 2πr samples, which could tell frequencies up to πr apart; the margin keeps aliasing low. A
+    ring of radius 0 holds frequency 0 alone.
+    """
     return int(np.floor(2 * radius))
 
 
 def point_bank(group: SymmetryGroup) -> FilterBank:
     """Return the bank of kernels without spatial extent (1×1 convolutions, linear maps): the constant 1."""
-    return FilterBank((group.irreps(0)[0],), np.ones((1, 1)), (0,))
+    return FilterBank(group, (group.irreps(0)[0],), np.ones((1, 1)), (0,))
 
 
-def pixel_bank(group: SymmetryGroup, points: np.ndarray) -> FilterBank | None:
+def pixel_bank(group: SymmetryGroup, points: FloatArray) -> FilterBank | None:
     """Return the bank of all functions on ``points``, or ``None`` where the group does not permute the points."""
     if group.continuous:
         return None
 
-    def permutation(h: Element) -> np.ndarray:
+    def permutation(h: Element) -> FloatArray:
         distance = np.linalg.norm((points @ group.matrix(h).T)[:, None] - points[None], axis=-1)
         return (distance < 1e-6).astype(float).T
 
@@ -79,11 +99,11 @@ def pixel_bank(group: SymmetryGroup, points: np.ndarray) -> FilterBank | None:
         return None
     parts = decompose(group, permutation, len(points), 0)
     values = np.concatenate([copy for _, copy in parts], axis=1).T
-    return FilterBank(tuple(irrep for irrep, _ in parts), values, (0,) * len(parts))
+    return FilterBank(group, tuple(irrep for irrep, _ in parts), values, (0,) * len(parts))
 
 
 def harmonic_bank(
-    group: SymmetryGroup, points: np.ndarray, radii: np.ndarray, width: float, frequencies: list[int]
+    group: SymmetryGroup, points: FloatArray, radii: FloatArray, width: float, frequencies: list[int]
 ) -> FilterBank:
     """Return Gaussian rings times harmonics.
 
@@ -111,10 +131,10 @@ def harmonic_bank(
                 irreps.append(irrep)
                 values.append(sampled / np.sqrt((sampled**2).sum() / irrep.size))
                 bands.append(frequency)
-    return FilterBank(tuple(irreps), np.concatenate(values), tuple(bands))
+    return FilterBank(group, tuple(irreps), np.concatenate(values), tuple(bands))
 
 
-def _harmonics(dimension: int, frequency: int, points: np.ndarray) -> np.ndarray:
+def _harmonics(dimension: int, frequency: int, points: FloatArray) -> FloatArray:
     """Circular or spherical harmonics of one frequency at the direction of each point, shape (harmonics, points).
 
     In space they are columns of SO(3) irreps, Y(R n) = ψ_l(R) Y(n) with n the pole, so their convention cannot differ
@@ -129,12 +149,17 @@ def _harmonics(dimension: int, frequency: int, points: np.ndarray) -> np.ndarray
     else:
         algebra = space_group("so3").algebra
         irrep = algebra.irrep(frequency)
-        spin = np.stack([irrep(algebra.element(_turn_z(a), "MAT")) for a in 2 * np.pi * np.arange(frequency + 1) / (frequency + 1)])
+        spin = np.stack(
+            [irrep(algebra.element(_turn_z(a), "MAT")) for a in 2 * np.pi * np.arange(frequency + 1) / (frequency + 1)]
+        )
         projection = spin.mean(axis=0)  # onto the one vector that turns about the pole leave alone
         column = np.argmax(np.diag(projection))
         pole = projection[:, column] / np.linalg.norm(projection[:, column])
         values = np.stack(
-            [irrep(algebra.element(_turn_pole_to(point), "MAT")) @ pole if r > 1e-9 else pole for point, r in zip(points, radius, strict=True)],
+            [
+                irrep(algebra.element(_turn_pole_to(point), "MAT")) @ pole if r > 1e-9 else pole
+                for point, r in zip(points, radius, strict=True)
+            ],
             axis=1,
         )
     if frequency:
@@ -142,12 +167,12 @@ def _harmonics(dimension: int, frequency: int, points: np.ndarray) -> np.ndarray
     return values
 
 
-def _turn_z(angle: float) -> np.ndarray:
+def _turn_z(angle: float) -> FloatArray:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def _turn_pole_to(point: np.ndarray) -> np.ndarray:
+def _turn_pole_to(point: FloatArray) -> FloatArray:
     """Return a rotation that takes the z axis to the direction of ``point``."""
     x, y, z = point / np.linalg.norm(point)
     tilt, turn = np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x)
@@ -155,11 +180,11 @@ def _turn_pole_to(point: np.ndarray) -> np.ndarray:
     return _turn_z(turn) @ np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
-def _harmonic_action(group: SymmetryGroup, frequency: int) -> Callable[[Element], np.ndarray]:
+def _harmonic_action(group: SymmetryGroup, frequency: int) -> Callable[[Element], FloatArray]:
     """Return h ↦ the matrix by which ``group`` turns the harmonics of one frequency."""
     if group.dimension == 2:
 
-        def circular(h: Element) -> np.ndarray:
+        def circular(h: Element) -> FloatArray:
             if not frequency:
                 return np.eye(1)
             matrix = group.matrix(h)
@@ -171,7 +196,7 @@ def _harmonic_action(group: SymmetryGroup, frequency: int) -> Callable[[Element]
     algebra = space_group("so3").algebra
     irrep = algebra.irrep(frequency)
 
-    def spherical(h: Element) -> np.ndarray:
+    def spherical(h: Element) -> FloatArray:
         matrix = group.matrix(h)
         parity = np.sign(np.linalg.det(matrix))
         return parity**frequency * irrep(algebra.element(matrix * parity, "MAT"))

@@ -16,18 +16,22 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
+import scipy.special
+from numpy.typing import NDArray
 
 with warnings.catch_warnings():
     # escnn warns that Clebsch-Gordan coefficients are slow without py3nj; parteq computes its own.
     warnings.simplefilter("ignore")
     from escnn import group as _escnn
 
-__all__ = ["Element", "Irrep", "SymmetryGroup", "plane_group", "space_group"]
+__all__ = ["Element", "FloatArray", "Irrep", "SymmetryGroup", "plane_group", "space_group"]
 
-Element = _escnn.GroupElement
-Irrep = _escnn.IrreducibleRepresentation
+Element: TypeAlias = _escnn.GroupElement
+Irrep: TypeAlias = _escnn.IrreducibleRepresentation
+FloatArray: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +83,17 @@ class SymmetryGroup:
         found = list(algebra.irreps())
         return sorted(found, key=lambda irrep: not irrep.is_trivial())
 
+    def irrep(self, identity: tuple[object, ...]) -> Irrep:
+        """Return the irrep with the ``id`` given."""
+        return self.algebra.irrep(*identity)
+
     def frequency(self, irrep: Irrep) -> int:
         """Return the frequency of an irrep (the degree ``l`` in space), 0 for every irrep of a finite group."""
         return int(irrep.id[-1]) if self.continuous else 0
 
     # -- elements -----------------------------------------------------------------------------------------------------
 
-    def matrix(self, element: Element) -> np.ndarray:
+    def matrix(self, element: Element) -> FloatArray:
         """Return the orthogonal matrix, ``dimension``-square, by which an element acts on points."""
         algebra = self.algebra
         if isinstance(algebra, _escnn.O3):
@@ -117,7 +125,7 @@ class SymmetryGroup:
             raise ValueError(f"{self.name} holds no flip")
         return algebra.element(angle % (2 * np.pi), "radians")
 
-    def factors(self, band: int) -> list[tuple[list[Element], np.ndarray]]:
+    def factors(self, band: int) -> list[tuple[list[Element], FloatArray]]:
         """Return the ordered factors of the Haar integral, exact for matrix entries of frequency at most ``band``.
 
         Returns:
@@ -136,7 +144,7 @@ class SymmetryGroup:
             flips = [self.rotation(0.0), self.rotation(0.0, flipped=True)]
             return [([self.rotation(angle) for angle in angles], equal), (flips, half)]
         # cos β takes Gauss-Legendre nodes: after α and γ are averaged only Legendre polynomials in cos β remain.
-        nodes, weights = np.polynomial.legendre.leggauss(band // 2 + 1)
+        nodes, weights = scipy.special.roots_legendre(band // 2 + 1)
 
         def euler(axis: int, angle: float) -> Element:
             matrix = np.eye(3)
@@ -152,7 +160,7 @@ class SymmetryGroup:
             rule.append(([algebra.identity, algebra.inversion], half))
         return rule
 
-    def quadrature(self, band: int) -> tuple[list[Element], np.ndarray]:
+    def quadrature(self, band: int) -> tuple[list[Element], FloatArray]:
         """Return elements and weights (summing to 1) of the Haar integral, exact up to frequency ``band``."""
         rule = self.factors(band)
         elements = []

@@ -15,19 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from parteq.core.groups import Element, Irrep, SymmetryGroup
+from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 
 __all__ = ["copies_of_irrep", "decompose", "triple_product_basis"]
 
-Matrices = Callable[[Element], np.ndarray]
+Matrices = Callable[[Element], FloatArray]
 
 
 def copies_of_irrep(
     group: SymmetryGroup, representation: Matrices, dimension: int, band: int, irrep: Irrep
-) -> list[np.ndarray]:
+) -> list[FloatArray]:
     """Return orthonormal copies of ``irrep`` inside ``representation``.
 
     Args:
@@ -46,7 +47,7 @@ def copies_of_irrep(
     ]
     probes = np.random.Generator(np.random.PCG64(0))
     complement = np.eye(dimension)
-    copies: list[np.ndarray] = []
+    copies: list[FloatArray] = []
     while len(copies) * irrep.size < dimension:
         average = complement @ probes.standard_normal((dimension, irrep.size))
         for weights, outer, inner in reversed(rule):
@@ -61,7 +62,7 @@ def copies_of_irrep(
 
 def decompose(
     group: SymmetryGroup, representation: Matrices, dimension: int, band: int
-) -> list[tuple[Irrep, np.ndarray]]:
+) -> list[tuple[Irrep, FloatArray]]:
     """Split an orthogonal representation into irreps.
 
     Returns:
@@ -84,7 +85,7 @@ def decompose(
 
 def triple_product_basis(
     group: SymmetryGroup, first: Irrep, second: Irrep, third: Irrep, band: int
-) -> list[tuple[Irrep, np.ndarray]]:
+) -> list[tuple[Irrep, FloatArray]]:
     """Return copies of every irrep of frequency at most ``band`` in the product first ⊗ second ⊗ third.
 
     This is the irrep-adapted basis of kernel coefficients: output irrep, input irrep, filter irrep. It goes in two
@@ -106,7 +107,9 @@ def triple_product_basis(
 
 
 @lru_cache(maxsize=4096)
-def _pair_product(group: SymmetryGroup, first: tuple, second: tuple, into: tuple) -> list[np.ndarray]:
+def _pair_product(
+    group: SymmetryGroup, first: tuple[Any, ...], second: tuple[Any, ...], into: tuple[Any, ...]
+) -> list[FloatArray]:
     a, b, c = (group.algebra.irrep(*identity) for identity in (first, second, into))
     frequencies = [group.frequency(irrep) for irrep in (a, b, c)]
     if frequencies[2] > frequencies[0] + frequencies[1] or frequencies[2] < abs(frequencies[0] - frequencies[1]):

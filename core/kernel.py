@@ -24,16 +24,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from parteq.core.cache import cached_arrays
 from parteq.core.density import BlockLayout, Density, FixedDensity
 from parteq.core.fields import FieldType
 from parteq.core.filters import FilterBank
-from parteq.core.groups import Element, Irrep, SymmetryGroup
+from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 from parteq.core.intertwiners import triple_product_basis
 
 __all__ = ["PartialKernel"]
@@ -50,9 +52,9 @@ class _TripleBasis:
         counts: number of true elements of each type.
     """
 
-    elements: np.ndarray
-    mixing: np.ndarray
-    counts: np.ndarray
+    elements: FloatArray
+    mixing: NDArray[np.int64]
+    counts: NDArray[np.int64]
 
 
 def _triple_bases(
@@ -91,7 +93,7 @@ def _triple_bases(
     return _TripleBasis(padded, padded_index, counts)
 
 
-def _reduce_to_invariants(basis: _TripleBasis, coefficients: np.ndarray) -> _TripleBasis:
+def _reduce_to_invariants(basis: _TripleBasis, coefficients: FloatArray) -> _TripleBasis:
     """Keep the combinations of basis elements that a projection λ̂ (a fixed density) leaves alone."""
     table = np.append(coefficients, 0.0)[basis.mixing]
     kept = []
@@ -104,7 +106,7 @@ def _reduce_to_invariants(basis: _TripleBasis, coefficients: np.ndarray) -> _Tri
     return _TripleBasis(padded, np.zeros((len(kept), 0, 0), dtype=int), counts)
 
 
-def _range_of_projection(projection: np.ndarray) -> np.ndarray:
+def _range_of_projection(projection: FloatArray) -> FloatArray:
     """Return orthonormal rows that span the range of an orthogonal projection: pivoted Gram-Schmidt on its columns, the
     same on every machine (ties go to the first column)."""
     remaining, rows = projection.copy(), []
@@ -114,7 +116,7 @@ def _range_of_projection(projection: np.ndarray) -> np.ndarray:
         row = row / np.linalg.norm(row)
         rows.append(row)
         remaining = remaining - np.outer(row, row @ remaining)
-    return np.array(rows).reshape(-1, len(projection))
+    return np.array(rows).reshape(len(rows), len(projection))
 
 
 def _distinct(irreps: tuple[Irrep, ...]) -> tuple[list[Irrep], list[int]]:
@@ -124,7 +126,7 @@ def _distinct(irreps: tuple[Irrep, ...]) -> tuple[list[Irrep], list[int]]:
     return list(by_id.values()), [order.index(irrep.id) for irrep in irreps]
 
 
-def _padded_basis(irreps: tuple[Irrep, ...], basis: np.ndarray) -> np.ndarray:
+def _padded_basis(irreps: tuple[Irrep, ...], basis: FloatArray) -> FloatArray:
     """Return the columns of ``basis`` spread to equal, zero-padded blocks for each irrep, shape (rows, irreps × d_max)."""
     widest = max(irrep.size for irrep in irreps)
     spread = np.zeros((len(basis), len(irreps), widest))
@@ -135,7 +137,7 @@ def _padded_basis(irreps: tuple[Irrep, ...], basis: np.ndarray) -> np.ndarray:
     return spread.reshape(len(basis), -1)
 
 
-def _padded_action(irreps: tuple[Irrep, ...], widest: int, element: Element) -> np.ndarray:
+def _padded_action(irreps: tuple[Irrep, ...], widest: int, element: Element) -> FloatArray:
     """Return the block-diagonal action on irreps padded to equal width, zero on the padding."""
     matrix = np.zeros((len(irreps), widest, len(irreps), widest))
     for i, irrep in enumerate(irreps):
@@ -181,12 +183,11 @@ class PartialKernel(nn.Module):
             raise ValueError(f"{groups} groups do not divide {in_type.count} input and {out_type.count} output fields")
         self.in_type, self.out_type, self.groups = in_type, out_type, groups
         self.density = density
-        group = density.group
         rho_out, rho_in = out_type.representation, in_type.representation
-        self.irreps = (rho_out.irreps, rho_in.irreps, bank.irreps)
+        self.bank = bank
         self._sides = (len(rho_out.irreps), len(rho_in.irreps), len(bank.irreps))
         distinct = [_distinct(irreps) for irreps in (rho_out.irreps, rho_in.irreps, bank.irreps)]
-        basis = self._basis(group, *(irreps for irreps, _ in distinct), density)
+        basis = self._basis(distinct[0][0], distinct[1][0], distinct[2][0], density)
         self._pads = basis.elements.shape[2:]
         lengths = [len(irreps) for irreps, _ in distinct]
         type_index = np.ravel_multi_index(np.ix_(*(index for _, index in distinct)), lengths).reshape(-1)
@@ -217,15 +218,14 @@ class PartialKernel(nn.Module):
     filters: Tensor
 
     @staticmethod
-    def _basis(
-        group: SymmetryGroup, outs: list[Irrep], ins: list[Irrep], filters: list[Irrep], density: Density
-    ) -> _TripleBasis:
+    def _basis(outs: list[Irrep], ins: list[Irrep], filters: list[Irrep], density: Density) -> _TripleBasis:
+        group = density.group
         fixed = density.exact if isinstance(density, FixedDensity) else None
         digest = "learned" if fixed is None else hashlib.sha256(np.round(fixed, 9).tobytes()).hexdigest()
         names = [[irrep.id for irrep in irreps] for irreps in (outs, ins, filters)]
         key = f"triple basis|{group!r}|{names}|band {density.band}|{digest}"
 
-        def build() -> dict[str, np.ndarray]:
+        def build() -> dict[str, FloatArray]:
             basis = _triple_bases(group, outs, ins, filters, density.band)
             if fixed is not None:
                 basis = _reduce_to_invariants(basis, fixed)
@@ -233,9 +233,16 @@ class PartialKernel(nn.Module):
 
         return _TripleBasis(**cached_arrays(key, build))
 
-    def _buffer(self, name: str, array: np.ndarray) -> None:
+    @property
+    def irreps(self) -> tuple[tuple[Irrep, ...], tuple[Irrep, ...], tuple[Irrep, ...]]:
+        """The irreps of an output field, of an input field and of the filters: the axes of the coefficients."""
+        return self.out_type.representation.irreps, self.in_type.representation.irreps, self.bank.irreps
+
+    def _buffer(self, name: str, array: NDArray[Any]) -> None:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        self.register_buffer(name, tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor, persistent=False)
+        self.register_buffer(
+            name, tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor, persistent=False
+        )
 
     def reset_parameters(self, gain: float = 2.0) -> None:
         """Draw weights so that outputs of unit inputs have variance ``gain`` for the density as it stands (He's rule at 2).

@@ -7,8 +7,9 @@ the pointwise form.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from parteq.core.kernel import PartialKernel
 __all__ = ["PartialConv2d", "PartialConv3d", "PartialLayer", "PartialLinear"]
 
 
-class PartialLayer(nn.Module):
+class PartialLayer(nn.Module, ABC):
     """What all partially equivariant layers share: a kernel, its density, and a bias the group leaves alone.
 
     The bias has one number for each trivial irrep of each output field.
@@ -67,9 +68,9 @@ class PartialLayer(nn.Module):
         """Return the bias of every channel, shape (c_out,), or ``None``."""
         return None if self.bias is None else (self.bias @ self.bias_directions).flatten()
 
+    @abstractmethod
     def plain(self) -> nn.Module:
         """Return the plain torch layer that computes the same, with the weights as they stand."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """Name the two field types."""
@@ -110,7 +111,7 @@ class _PartialConv(PartialLayer):
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
     ) -> None:
         if density.group.dimension != self.dimension:
             raise ValueError(f"{density.group} does not act in {self.dimension} dimensions")
@@ -135,11 +136,12 @@ class _PartialConv(PartialLayer):
             images = functional.pad(images, [padding] * (2 * self.dimension), mode=self.padding_mode)
             padding = 0
         convolve = functional.conv2d if self.dimension == 2 else functional.conv3d
-        return convolve(images, self.weight(), self.expanded_bias(), padding=padding, **self._options())
+        output: Tensor = convolve(images, self.weight(), self.expanded_bias(), padding=padding, **self._options())
+        return output
 
     def plain(self) -> nn.Module:
         """Return the ``torch.nn`` convolution that computes the same."""
-        make = nn.Conv2d if self.dimension == 2 else nn.Conv3d
+        make: type[nn.Conv2d] | type[nn.Conv3d] = nn.Conv2d if self.dimension == 2 else nn.Conv3d
         bias = self.expanded_bias()
         layer = make(
             self.in_type.channels,
@@ -198,7 +200,10 @@ def _bank(group: SymmetryGroup, kernel_size: int) -> FilterBank:
     return harmonic_bank(group, points, radii, 0.6, [resolved_frequencies(radius) for radius in radii])
 
 
-def _filled(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
+_Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d, nn.Conv3d)
+
+
+def _filled(layer: _Layer, weight: Tensor, bias: Tensor | None) -> _Layer:
     """Copy a weight and a bias into a plain layer."""
     with torch.no_grad():
         layer.weight.copy_(weight)

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parteq.core.density import FixedDensity, LearnedDensity
 from parteq.core.groups import Element, SymmetryGroup
 from parteq.core.layers import PartialLayer
 from parteq.core.subgroups import Subgroup, subgroups
@@ -46,10 +45,10 @@ TOLERANCE = 0.1
 class LayerDegree:
     """How much symmetry one layer kept.
 
-    ``density`` is λ against uniform (1 everywhere where the symmetry is full) at turns by ``angles_deg``, turned to peak
-    at the identity; ``density_flipped`` is λ at the flip followed by those turns, empty where the group has no flips.
-    Groups of space without an axis leave the three lists empty. ``equivariance_error`` is the measured error at the same
-    turns (and flips).
+    ``density`` is λ against uniform (1 everywhere where the symmetry is full) at turns by ``angles_deg``, turned to
+    peak at the identity; ``density_flipped`` is λ at the flip followed by those turns, empty where the group has no
+    flips. Groups of space without an axis leave the lists empty. ``equivariance_error`` is the measured error at the
+    same turns (and flips).
     """
 
     name: str
@@ -131,11 +130,11 @@ def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
         name=name,
         group=group.name,
         broken_energy=broken_energy(layer),
-        kl_to_uniform_nats=float(density.divergence_from_uniform()),
+        kl_to_uniform_nats=float(density.divergence_from_uniform().detach()),
         nearest_subgroup=nearest_subgroup(layer),
         angles_deg=angles,
-        density=_aligned_density(density, turns),
-        density_flipped=_aligned_density(density, flips),
+        density=density.aligned_values_at(turns) if turns else [],
+        density_flipped=density.aligned_values_at(flips) if flips else [],
         equivariance_error=equivariance_errors(layer, turns),
         equivariance_error_flipped=equivariance_errors(layer, flips),
     )
@@ -155,17 +154,6 @@ def _turns(group: SymmetryGroup) -> tuple[list[Element], list[float]]:
     return [group.rotation(float(np.radians(angle))) for angle in angles], angles
 
 
-@torch.no_grad()
-def _aligned_density(density: LearnedDensity | FixedDensity, elements: Sequence[Element]) -> list[float]:
-    """Return λ(h g) at the elements h, g being where λ is largest; for a fixed density its band-limited values."""
-    if not elements:
-        return []
-    if isinstance(density, LearnedDensity):
-        peak = density.elements[int(density.density().argmax())]
-        return [float(value) for value in density.density_at([h @ peak for h in elements])]
-    return density.values_at(elements)
-
-
 def summarize_degree(degrees: Sequence[LayerDegree]) -> str:
     """Say in one sentence which symmetry the network as a whole kept, and where it was broken."""
     if not degrees:
@@ -176,7 +164,7 @@ def summarize_degree(degrees: Sequence[LayerDegree]) -> str:
     if not breaking:
         worst = max(degree.broken_energy for degree in degrees)
         return f"The network kept the full symmetry {group} in every layer (broken energy at most {worst:.1%})."
-    last = kept[-1]
-    found = "no symmetry" if last == "identity only" else last
-    first = "from the first layer on" if breaking[0] == degrees[0].name else f"from {breaking[0]} on"
-    return f"Of {group} the network kept {found} in its last layer; it broke the rest {first} ({len(breaking)} of {len(degrees)} layers)."
+    found = "no symmetry" if kept[-1] == "identity only" else kept[-1]
+    where = "from the first layer on" if breaking[0] == degrees[0].name else f"from {breaking[0]} on"
+    count = f"{len(breaking)} of {len(degrees)} layers"
+    return f"Of {group} the network kept {found} in its last layer; it broke the rest {where} ({count})."

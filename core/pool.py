@@ -1,13 +1,17 @@
 """Anti-aliased downsampling that keeps the symmetry of the pixel grid.
 
 Every second sample of a smoothed signal is kept. On an odd edge the kept samples 0, 2, …, n − 1 are symmetric about the
-centre with an odd filter, (1, 2, 1) / 4; on an even edge they fall between pixels with an even one, (1, 2, 2, 1) / 6.
+centre with an odd filter, (1, 2, 1) / 4; on an even edge they fall between pixels with an even one, (1, 3, 3, 1) / 8.
 Either way turns by 90° and mirrors commute with the pooling exactly, for images of any size, and other turns as far as
 the filter suppresses aliasing (Zhang, arXiv 1904.11486).
 """
 
 from __future__ import annotations
 
+import math
+from functools import reduce
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,10 +28,17 @@ class AntiAliasedPool(nn.Module):
     def __init__(self, dimension: int) -> None:
         super().__init__()
         self.dimension = dimension
-        self._average = functional.avg_pool2d if dimension == 2 else functional.avg_pool3d
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the pooled features, edges ⌈n / 2⌉; borders are continued by their last sample."""
-        smoothing = [2 if edge % 2 else 3 for edge in features.shape[2:]]
-        padded = functional.pad(features, [1] * (2 * self.dimension), mode="replicate")
-        return self._average(self._average(padded, smoothing, stride=1), 2, stride=2)
+        """Return the pooled features, edges ⌈n / 2⌉; beyond the border there are zeros."""
+        filters = [_binomial(2 + (edge + 1) % 2, features) for edge in features.shape[2:]]
+        kernel = reduce(lambda left, right: left[..., None] * right, filters)
+        channels = features.shape[1]
+        convolve = functional.conv2d if self.dimension == 2 else functional.conv3d
+        return convolve(features, kernel.expand(channels, 1, *kernel.shape), stride=2, padding=1, groups=channels)
+
+
+def _binomial(order: int, like: Tensor) -> Tensor:
+    """Return the binomial coefficients of ``order``, scaled to sum to 1."""
+    weights = [math.comb(order, k) / 2**order for k in range(order + 1)]
+    return torch.tensor(weights, dtype=like.dtype, device=like.device)

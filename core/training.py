@@ -220,19 +220,20 @@ def _shift_right(bits: Tensor, places: int) -> Tensor:
 
 def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """AdamW over three groups: densities, parameters with weight decay, the rest."""
-    kinds: dict[nn.Parameter, str] = {}
+    parts: dict[str, list[nn.Parameter]] = {"density": [], "decayed": [], "bare": []}
+    seen: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if parameter in seen or not parameter.requires_grad:
+                continue
+            seen.add(parameter)
             bare = parameter.ndim < 2 or name == "bias" or "Norm" in type(module).__name__
-            kinds[parameter] = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
-    densities, decayed, bare = (
-        [parameter for parameter, kind in kinds.items() if kind == wanted and parameter.requires_grad]
-        for wanted in ("density", "decayed", "bare")
-    )
-    groups = [
-        {"params": densities, "weight_decay": 0.0, "factor": settings.density_learning_rate},
-        {"params": decayed, "weight_decay": settings.weight_decay, "factor": 1.0},
-        {"params": bare, "weight_decay": 0.0, "factor": 1.0},
+            kind = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
+            parts[kind].append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": parts["density"], "weight_decay": 0.0, "factor": settings.density_learning_rate},
+        {"params": parts["decayed"], "weight_decay": settings.weight_decay, "factor": 1.0},
+        {"params": parts["bare"], "weight_decay": 0.0, "factor": 1.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate)
 

@@ -1,0 +1,1 @@
+"""The applications, one folder each: its models, its task, its metrics."""

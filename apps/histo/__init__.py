@@ -1,0 +1,1 @@
+"""Histology and other labelled images: models, task and metrics."""

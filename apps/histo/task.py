@@ -1,0 +1,181 @@
+"""The task: tell classes of images apart. From a data set to training and validation sets, loss and scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset, TensorDataset
+
+from parteq.apps.histo.augment import ORBITS, transform
+from parteq.apps.histo.metrics import classification_metrics
+from parteq.core.distributed import gather, rank, world_size
+from parteq.core.training import Batch, read_batches
+from parteq.datasets.errors import DataError
+from parteq.datasets.images import ArrayDataset, ImageDataset, available_splits, open_images
+from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
+
+__all__ = [
+    "as_unit",
+    "evaluate",
+    "loss",
+    "match",
+    "normalization",
+    "open_for_evaluation",
+    "open_for_training",
+    "predict",
+    "samples",
+]
+
+VALIDATION_SHARE = 0.2
+# Few images to train on are not to wait for the rest of a large set, all of it held out, after each epoch.
+LIMITED_VALIDATION = 1000
+IN_MEMORY_BYTES = 2**29
+NORMALIZATION_IMAGES = 10_000
+
+
+def open_for_training(data: str, val: str | None, limit: int | None, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """Opens the images to train on and those to validate on.
+
+    Args:
+        data: what to train on, see `open_images`.
+        val: what to validate on. None for the validation split of ``data`` where it has one, else a fifth of its
+            images, whole groups where there are groups; with a limit at most as many, or a thousand.
+        limit: keep this many images to train on, each class its share.
+        seed: of the choices.
+
+    Raises:
+        DataError: if the two do not belong together, or share a group.
+    """
+    training = open_images(data, "train")
+    try:
+        if val is not None:
+            validation = open_for_evaluation(val, "val")
+        elif "val" in available_splits(data):
+            validation = open_images(data, "val")
+        else:
+            train, held_out = grouped_split(training.labels, training.groups, VALIDATION_SHARE, seed)
+            training, validation = training.subset(train), training.subset(held_out)
+            if limit is not None and len(validation) > (most := max(limit, LIMITED_VALIDATION)):
+                validation = validation.subset(stratified_subset(validation.labels, most, seed))
+        if limit is not None:
+            training = training.subset(stratified_subset(training.labels, limit, seed))
+    except ValueError as error:
+        raise DataError(training.source, str(error)) from error
+    validation = match(validation, training.classes, training.channels, len(training.spatial))
+    check_no_leakage(training.groups, validation.groups, validation.source)
+    return _in_memory(training), _in_memory(validation)
+
+
+def open_for_evaluation(data: str, split: str) -> ImageDataset:
+    """Opens a split of a data set that is divided, or the whole of one that is not."""
+    return open_images(data, split if available_splits(data) else "train")
+
+
+def match(dataset: ImageDataset, classes: Sequence[str], channels: int, dimensions: int) -> ImageDataset:
+    """Numbers the labels of a data set as a model does, by the names of the classes.
+
+    Raises:
+        DataError: if there is a class that the model does not know, or the channels or dimensions differ.
+    """
+    if len(dataset.spatial) != dimensions or dataset.channels != channels:
+        found, wanted = f"{len(dataset.spatial)}-D of {dataset.channels}", f"{dimensions}-D of {channels}"
+        raise DataError(dataset.source, f"holds {found} channels; the model takes {wanted}")
+    unknown = [name for name in dataset.classes if name not in classes]
+    if unknown:
+        raise DataError(dataset.source, f"has the class {unknown[0]!r}; the model tells apart {', '.join(classes)}")
+    if dataset.classes != tuple(classes):
+        number = np.array([classes.index(name) for name in dataset.classes])
+        dataset = dataset.subset(np.arange(len(dataset)))
+        dataset.labels, dataset.classes = number[dataset.labels], tuple(classes)
+    return dataset
+
+
+def _in_memory(dataset: ImageDataset) -> ImageDataset:
+    """The same data set, its images decoded once and for all where they fit into half a gigabyte."""
+    if len(dataset) * dataset.channels * math.prod(dataset.spatial) > IN_MEMORY_BYTES:
+        return dataset
+    images, labels = dataset.tensors()
+    return ArrayDataset(images, labels, source=dataset.source, classes=dataset.classes, groups=dataset.groups)
+
+
+def samples(dataset: ImageDataset) -> Dataset[Any]:
+    """The data set as `parteq.core.training.fit` reads it fastest: as tensors if it is in memory."""
+    return TensorDataset(*dataset.tensors()) if isinstance(dataset, ArrayDataset) else dataset
+
+
+def normalization(dataset: ImageDataset) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, of images in 0…1; of large sets, those of a sample."""
+    step = math.ceil(len(dataset) / NORMALIZATION_IMAGES)
+    sums = torch.zeros(2, dataset.channels, dtype=torch.float64)
+    numbers = 0
+    for images, _ in _in_order(dataset.subset(np.arange(0, len(dataset), step)), batch_size=256):
+        pixels = as_unit(images).double().transpose(0, 1).flatten(1)
+        sums += torch.stack([pixels.sum(1), pixels.square().sum(1)])
+        numbers += pixels.shape[1]
+    mean, square = sums / numbers
+    # A channel without contrast is left at its scale.
+    deviation = (square - mean**2).clamp(min=0).sqrt()
+    return mean.tolist(), torch.where(deviation < 1e-4, 1.0, deviation).tolist()
+
+
+def as_unit(images: Shaped[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch channels *spatial"]:
+    """Bytes 0…255 as numbers 0…1; numbers as they are."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
+def loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The mean cross-entropy of a batch of images and labels, in nats."""
+    images, labels = batch
+    return cross_entropy(model(as_unit(images)).float(), labels)
+
+
+def predict(
+    model: nn.Module,
+    dataset: ImageDataset,
+    device: torch.device,
+    elements: tuple[int, ...] = (0,),
+    batch_size: int = 128,
+) -> Float[Tensor, "elements images classes"]:
+    """The probabilities a model gives to each image under each of some elements of D4, float64 on the CPU.
+
+    Several processes share the work; each gets the whole answer.
+    """
+    was_training = model.training
+    model.to(device).eval()
+    mine = np.arange(len(dataset))[rank() :: world_size()]
+    rows = []
+    with torch.inference_mode():
+        for images, _ in _in_order(dataset.subset(mine), batch_size):
+            pixels = as_unit(images.to(device))
+            logits = [model(transform(pixels, element)) for element in elements]
+            rows.append(torch.stack(logits, dim=1).double().softmax(-1).cpu())
+    model.train(was_training)
+    return gather(torch.cat(rows), len(dataset)).transpose(0, 1)
+
+
+def evaluate(
+    model: nn.Module, dataset: ImageDataset, device: torch.device, *, group: str = "none", seed: int = 0
+) -> dict[str, float | int | None]:
+    """The scores of `classification_metrics` with intervals, and ``orbit_variance``.
+
+    The latter is the variance of the predicted probability over the orbit of an image under the model's group (those
+    elements that move pixels onto pixels), the mean over images and classes; 0 for an invariant model.
+    """
+    probabilities = predict(model, dataset, device, ORBITS[group]).numpy()
+    scores = classification_metrics(probabilities[0], dataset.labels, dataset.groups, seed=seed)
+    return scores | {"orbit_variance": float(probabilities.var(axis=0).mean())}
+
+
+def _in_order(dataset: ImageDataset, batch_size: int) -> Iterator[Batch]:
+    """Batches of a data set, unshuffled."""
+    if len(dataset) == 0:
+        return
+    parts = torch.arange(len(dataset)).split(batch_size)
+    yield from read_batches(samples(dataset), list(parts))

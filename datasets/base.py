@@ -1,0 +1,193 @@
+"""What an image data set is: the interface every reader gives, and the plain in-memory one.
+
+Images are uint8 tensors, channels first; labels are class numbers; groups say which images belong together
+(one patient, one slide) and must never be split between training and evaluation.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from parteq.datasets.errors import DataError
+
+__all__ = ["SPLITS", "ArrayDataset", "ImageDataset", "check_labels"]
+
+SPLITS = ("train", "val", "test")
+
+# Without class names there are as many classes as the largest label says; beyond this many it is not a class number.
+_MAX_CLASSES = 10_000
+# A fingerprint covers every pixel up to this many bytes; above, evenly spaced images of that size in all.
+_FINGERPRINT_BYTES = 2**28
+_BATCH_BYTES = 2**24
+
+
+def check_labels(labels: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[np.int64]:
+    """Class numbers as int64 [N].
+
+    Raises:
+        DataError: none at all; not one axis; not integers (or bool); negative, or too large to number a class.
+    """
+    if labels.ndim != 1:
+        raise DataError(path, f"labels have the shape {list(labels.shape)} instead of [N]")
+    if len(labels) == 0:
+        raise DataError(path, "holds no images")
+    if labels.dtype.kind not in "biu":
+        raise DataError(path, f"labels are {labels.dtype}: save integers")
+    if labels.min() < 0:
+        raise DataError(path, f"negative label {labels.min()}")
+    if labels.max() >= _MAX_CLASSES:
+        raise DataError(path, f"label {labels.max()}: at most {_MAX_CLASSES} classes are supported")
+    return labels.astype(np.int64)
+
+
+class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
+    """Labelled images of one size. A reader gives the facts below and `_read`; the rest follows.
+
+    Args:
+        source: the file or folder, named in errors.
+        labels: class numbers, integers [N], in 0 … len(classes) − 1.
+        channels: number of channels C.
+        spatial: (H, W) or (D, H, W), pixels.
+        classes: class names; None for "0", "1", … up to the largest label.
+        groups: which images belong together, integers or strings [N]; None if unknown.
+
+    Attributes:
+        labels (int64 [N]), groups ([N] or None), classes, channels, spatial, source.
+
+    Raises:
+        DataError: no images; labels not integers, negative, or beyond the classes; lengths that differ.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        labels: ArrayLike,
+        *,
+        channels: int,
+        spatial: Sequence[int],
+        classes: Sequence[str] | None = None,
+        groups: ArrayLike | None = None,
+    ) -> None:
+        self.source = Path(source)
+        self.labels = check_labels(np.asarray(labels), self.source)
+        self.groups = None if groups is None else self._check_groups(np.asarray(groups))
+        self.classes = self._check_classes(classes)
+        self.channels = int(channels)
+        self.spatial = tuple(int(size) for size in spatial)
+        # Position in this set → row in the store, so that a subset shares the store.
+        self._rows: NDArray[np.int64] = np.arange(len(self.labels))
+
+    def _check_classes(self, classes: Sequence[str] | None) -> tuple[str, ...]:
+        needed = int(self.labels.max()) + 1
+        if classes is None:
+            return tuple(str(number) for number in range(needed))
+        if len(classes) < needed:
+            raise DataError(self.source, f"{len(classes)} class names, but labels up to {needed - 1}")
+        return tuple(str(name) for name in classes)
+
+    def _check_groups(self, groups: NDArray[Any]) -> NDArray[Any]:
+        if groups.shape != self.labels.shape:
+            raise DataError(self.source, f"groups have the shape {list(groups.shape)} for {len(self.labels)} labels")
+        if groups.dtype.kind not in "iuUS":
+            raise DataError(self.source, f"groups are {groups.dtype}: save integers or strings")
+        if groups.dtype.kind == "U" and groups.dtype.itemsize:
+            # A damaged file can hold numbers that are no Unicode characters, which Python answers with SystemError.
+            points = np.ascontiguousarray(groups).view(f"{groups.dtype.byteorder}u4")
+            if points.max() > sys.maxunicode:
+                raise DataError(self.source, "groups are not text")
+        return groups
+
+    @abstractmethod
+    def _read(self, rows: NDArray[np.int64]) -> Tensor:
+        """Images of the store: uint8 [len(rows), C, …spatial]. Raises DataError where they cannot be read."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One image, uint8 [C, …spatial], and its label."""
+        row = self._rows[index]
+        return self._read(np.array([row]))[0], int(self.labels[index])
+
+    def subset(self, indices: ArrayLike) -> ImageDataset:
+        """The images at these positions (integers, or a mask [N]), in this order. Pixels are shared, not copied."""
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        part = copy.copy(self)
+        part._rows = self._rows[chosen]
+        part.labels = self.labels[chosen]
+        part.groups = None if self.groups is None else self.groups[chosen]
+        return part
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Everything in memory at once: images uint8 [N, C, …spatial], labels int64 [N]. For sets that fit."""
+        return self._read(self._rows), torch.from_numpy(self.labels.copy())
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what the set holds, whatever file it came from: shape, classes, labels, groups and pixels.
+
+        Above 256 MiB of pixels, that many bytes of evenly spaced images stand for all.
+        """
+        digest = hashlib.sha256()
+        groups = None if self.groups is None else self.groups.tolist()
+        digest.update(repr((len(self), self.channels, self.spatial, self.classes, groups)).encode())
+        digest.update(self.labels.astype("<i8").tobytes())
+        image_bytes = self.channels * int(np.prod(self.spatial))
+        count = min(len(self), max(1, _FINGERPRINT_BYTES // image_bytes))
+        rows = self._rows[np.linspace(0, len(self) - 1, count).round().astype(np.int64)]
+        step = max(1, _BATCH_BYTES // image_bytes)
+        for start in range(0, count, step):
+            digest.update(self._read(rows[start : start + step]).numpy().tobytes())
+        return digest.hexdigest()
+
+
+class ArrayDataset(ImageDataset):
+    """Images held in memory.
+
+    Args:
+        images: uint8 [N, C, H, W] or [N, C, D, H, W]; a view of another layout is kept as a view.
+        labels: integers [N].
+        source: where they came from, named in errors.
+        classes: as in `ImageDataset`.
+        groups: as in `ImageDataset`.
+
+    Raises:
+        DataError: as `ImageDataset`, or images and labels that differ in number.
+        ValueError: images not uint8, or not of four or five axes.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8] | Tensor,
+        labels: ArrayLike,
+        *,
+        source: str | os.PathLike[str] = "memory",
+        classes: Sequence[str] | None = None,
+        groups: ArrayLike | None = None,
+    ) -> None:
+        array = np.asarray(images)
+        if array.dtype != np.uint8 or array.ndim not in (4, 5):
+            raise ValueError(f"images must be uint8 N×C×H×W or N×C×D×H×W, not {array.dtype} {list(array.shape)}")
+        if len(array) != len(np.asarray(labels)):
+            raise DataError(source, f"{len(array)} images, but {len(np.asarray(labels))} labels")
+        super().__init__(
+            source, labels, channels=array.shape[1], spatial=array.shape[2:], classes=classes, groups=groups
+        )
+        self._array = array
+
+    def _read(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self._array[rows]))

@@ -1,0 +1,48 @@
+"""Pixels of any common depth as uint8, the one depth every image data set of parteq gives out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parteq.datasets.errors import DataError
+
+__all__ = ["to_uint8"]
+
+# Values converted at a time: bounds the temporary arrays to some tens of megabytes.
+_CHUNK = 2**22
+
+
+def to_uint8(pixels: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Scale pixels to 0…255, rounding to nearest. uint8 is returned as it is.
+
+    Args:
+        pixels: any shape. bool (0 | 1), uint8, uint16 (the whole range 0…65535 is scaled), or float in 0…1.
+        path: the file named in errors.
+
+    Raises:
+        DataError: another dtype, NaN, or floats outside 0…1.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind not in "bf" and not (pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2):
+        raise DataError(path, f"pixels are {pixels.dtype}: save uint8, uint16, bool, or floats in 0…1")
+    scaled = np.empty(pixels.shape, np.uint8)
+    flat_in, flat_out = pixels.reshape(-1), scaled.reshape(-1)
+    for start in range(0, flat_in.size, _CHUNK):
+        part = flat_in[start : start + _CHUNK]
+        levels: NDArray[Any]
+        if pixels.dtype.kind == "b":
+            levels = part * np.uint8(255)
+        elif pixels.dtype.kind == "u":
+            levels = (part.astype(np.uint32) * 255 + 32767) // 65535
+        else:
+            # NaN fails both comparisons.
+            if not bool(np.all((part >= 0) & (part <= 1))):
+                raise DataError(path, "float pixels are not all within 0…1 (or are NaN)")
+            levels = np.rint(part.astype(np.float32) * 255)
+        flat_out[start : start + _CHUNK] = levels
+    return scaled

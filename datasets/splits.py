@@ -1,0 +1,149 @@
+"""Which images train and which are held out: by class shares, and never two images of one group on both sides."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from parteq.datasets.errors import DataError
+
+__all__ = ["check_no_leakage", "grouped_split", "stratified_subset"]
+
+# Group splits are tried in this many random orders, fewer where there are many groups: then any order does well.
+_ORDERS, _GROUP_BUDGET = 16, 20_000
+
+
+def _quotas(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """How many of each class to take: at least one each, n in all, else proportional (largest remainders)."""
+    share = n * counts / counts.sum()
+    quotas: NDArray[np.int64] = np.clip(np.floor(share), 1, counts).astype(np.int64)
+    while quotas.sum() != n:
+        # The class furthest below its share gains one, or the one furthest above it loses one.
+        step = 1 if quotas.sum() < n else -1
+        movable = quotas < counts if step == 1 else quotas > 1
+        lack = np.where(movable, step * (share - quotas), -np.inf)
+        quotas[lack.argmax()] += step
+    return quotas
+
+
+def stratified_subset(labels: ArrayLike, n: int, seed: int) -> NDArray[np.int64]:
+    """Draw n images, each class in proportion to its size and at least once.
+
+    Args:
+        labels: class numbers [N].
+        n: how many to draw, at least the number of classes that occur.
+        seed: equal seeds draw equally.
+
+    Returns:
+        Positions [n], ascending.
+
+    Raises:
+        ValueError: n below the number of classes, or above N.
+    """
+    _, kind, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    if not len(counts) <= n <= len(kind):
+        raise ValueError(f"cannot draw {n} of {len(kind)} images in {len(counts)} classes, one of each class at least")
+    order = np.random.default_rng(seed).permutation(len(kind))
+    chosen = [order[kind[order] == number][:quota] for number, quota in enumerate(_quotas(counts, n))]
+    return np.sort(np.concatenate(chosen))
+
+
+def _add_groups(
+    table: NDArray[np.int64], target: NDArray[np.float64], order: NDArray[np.int64]
+) -> tuple[float, list[int]]:
+    """Hold out groups, taken in `order`, while the held-out class counts come closer to `target`.
+
+    A group that has the last training images of a class stays. Returns the remaining distance and the groups.
+    """
+    scale = 1 / np.maximum(table.sum(0), 1)
+    held, left = np.zeros_like(target), table.sum(0)
+    chosen: list[int] = []
+
+    def distance(counts: NDArray[Any]) -> float:
+        # In units of class sizes, so that rare classes count.
+        return float((((counts - target) ** 2) * scale).sum())
+
+    best, fallback = np.inf, None
+    for group in order:
+        if not np.all(left - table[group] > 0):
+            continue
+        now = distance(held + table[group])
+        if now < (best if chosen else distance(held)):
+            held, left, best = held + table[group], left - table[group], now
+            chosen.append(int(group))
+        elif not chosen and (fallback is None or now < fallback[0]):
+            # Should every group be too large, the least bad one is held out.
+            fallback = (now, [int(group)])
+    return (best, chosen) if chosen else fallback or (np.inf, [])
+
+
+def grouped_split(
+    labels: ArrayLike, groups: ArrayLike | None, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hold out about a fraction of the images, whole groups at a time, classes in proportion as far as groups allow.
+
+    Every class stays in the training part. (scikit-learn's `StratifiedGroupKFold` offers only fractions 1/k, and may
+    leave a class out of training.)
+
+    Args:
+        labels: class numbers [N].
+        groups: [N], which images belong together; None splits image by image.
+        fraction: share to hold out, strictly between 0 and 1.
+        seed: equal seeds split equally.
+
+    Returns:
+        Positions of the training and of the held-out images, each ascending; together all of them, neither empty.
+
+    Raises:
+        ValueError: fraction out of range, or no such split exists: one group only, or every group has the last images
+            of some class.
+    """
+    labels = np.asarray(labels)
+    if not 0 < fraction < 1:
+        raise ValueError(f"the held-out fraction must lie between 0 and 1, not be {fraction}")
+    if groups is None:
+        # Image by image, the training part is the one that must have every class.
+        needed = len(np.unique(labels))
+        if needed >= len(labels):
+            raise ValueError(f"cannot split {len(labels)} images in {needed} classes: no class has an image to spare")
+        wanted = len(labels) - round(fraction * len(labels))
+        train = stratified_subset(labels, min(max(wanted, needed), len(labels) - 1), seed)
+        return train, np.setdiff1d(np.arange(len(labels)), train)
+    if len(np.asarray(groups)) != len(labels):
+        raise ValueError(f"{len(np.asarray(groups))} groups for {len(labels)} labels")
+    classes, kind = np.unique(labels, return_inverse=True)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    table = np.zeros((len(names), len(classes)), np.int64)
+    np.add.at(table, (group, kind), 1)
+    rng = np.random.default_rng(seed)
+    tries = max(1, min(_ORDERS, _GROUP_BUDGET // len(names)))
+    results = [_add_groups(table, fraction * table.sum(0), rng.permutation(len(names))) for _ in range(tries)]
+    chosen = min(results, key=lambda result: result[0])[1]
+    if not chosen:
+        raise ValueError(f"{len(names)} groups cannot be split: each has the last images of some class")
+    held_out = np.isin(group, chosen)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def check_no_leakage(
+    groups_a: ArrayLike | None, groups_b: ArrayLike | None, source: str | os.PathLike[str] = "groups"
+) -> None:
+    """Make sure that no group is in both sets. Nothing can be said, and nothing is, where either is None.
+
+    Args:
+        groups_a: groups of the training images, any number.
+        groups_b: groups of the held-out images.
+        source: the file named in the error.
+
+    Raises:
+        DataError: groups that are in both, a few of them by name.
+    """
+    if groups_a is None or groups_b is None:
+        return
+    shared = np.intersect1d(np.asarray(groups_a), np.asarray(groups_b))
+    if len(shared):
+        names = ", ".join(str(name) for name in shared[:5]) + (", …" if len(shared) > 5 else "")
+        raise DataError(source, f"{len(shared)} groups are in both training and held-out images: {names}")

@@ -1,0 +1,1 @@
+"""The pipelines: command line, run directory, train, evaluate, export and report."""

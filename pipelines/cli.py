@@ -1,0 +1,142 @@
+"""The command line: ``parteq WORDS --option value``.
+
+Finds the command, reads its options (those of ``--config`` first, so that the command line wins), runs it, prints and
+writes what it returns. Exit status: 0; 2 for bad options or bad data, in one line; 1 for a training that diverged;
+130 for an interrupt.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines import degree, demo, doctor, histo
+from parteq.pipelines.command import Command
+from parteq.pipelines.files import read_toml, write_json
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, type[Command]] = {
+    "demo": demo.Demo,
+    "doctor": doctor.Doctor,
+    "histo train": histo.Train,
+    "histo evaluate": histo.Evaluate,
+    "histo predict": histo.Predict,
+    "histo export": histo.Export,
+    "degree": degree.Degree,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        name = _command_name(words)
+        if name not in COMMANDS:
+            return _overview(name, words)
+        command = _parse(name, words[len(name.split()) :])
+        _prepare_messages(command.quiet)
+        results = command.run()
+        _answer(command, results)
+    except DataError as error:
+        print(f"parteq: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"parteq: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("parteq: interrupted", file=sys.stderr)
+        return 130
+    except SystemExit as stop:  # tyro: 0 after --help, 2 for bad options
+        return int(stop.code or 0)
+    return 0
+
+
+def _command_name(words: Sequence[str]) -> str:
+    """The words before the first option, as many as make up a command."""
+    plain = [word for word in words[:2] if not word.startswith("-")]
+    return plain[0] if plain and plain[0] in COMMANDS else " ".join(plain)
+
+
+def _overview(name: str, words: Sequence[str]) -> int:
+    """Prints the commands, or those that begin with what was typed; what is no command goes to stderr."""
+    inside = {key: command for key, command in COMMANDS.items() if key.startswith(f"{name} ")}
+    asked = not words or bool({"-h", "--help"} & set(words))
+    wrong = bool(name) and not inside
+    if wrong:
+        print(f"parteq: no command {name!r}", file=sys.stderr)
+    print(
+        "Networks as equivariant as their data are, no more and no less.\n",
+        *(f"  parteq {key:<16} {_summary(command)}" for key, command in (inside or COMMANDS).items()),
+        "\nparteq COMMAND --help tells the options of a command. To begin:\n\n  parteq demo",
+        sep="\n",
+        file=sys.stdout if asked and not wrong else sys.stderr,
+    )
+    return 0 if asked and not wrong else 2
+
+
+def _summary(command: type[Command]) -> str:
+    return (command.__doc__ or "").strip().splitlines()[0]
+
+
+def _parse(name: str, words: Sequence[str]) -> Command:
+    """The command with its options."""
+    kind = COMMANDS[name]
+    prefix = _options_of_file(kind, words)
+    try:
+        return tyro.cli(kind, prog=f"parteq {name}", args=[*prefix, *words], config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if not stop.code:
+            print(f"example:\n  {kind.example}")
+        raise
+
+
+def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:
+    """The options of the file that the command line names, written as on the command line."""
+    path = kind.options_file(words)
+    values = {} if path is None else read_toml(path)
+    options: list[str] = []
+    for key, value in values.items():
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            options += [option] if value else []
+        elif isinstance(value, str | int | float):
+            options.append(f"{option}={value}")
+        else:
+            raise DataError(path or "", f"{key!r} is no text, number or truth value")
+    return options
+
+
+def _prepare_messages(quiet: bool) -> None:
+    """Log records and the warnings of parteq go to stderr, a line each; warnings of other packages nowhere."""
+    silent = quiet or not _is_main()
+    logging.basicConfig(format="%(message)s", level=logging.ERROR if silent else logging.INFO, force=True)
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    if not silent:
+        warnings.filterwarnings("default", module=r"parteq\.")
+    warnings.formatwarning = lambda message, *_, **__: f"parteq: {message}\n"
+
+
+def _answer(command: Command, results: dict[str, Any]) -> None:
+    """Prints the results that are numbers or words, and writes all of them as JSON."""
+    if not _is_main():
+        return
+    if command.json is not None:
+        write_json(command.json, {"schema": 1} | results)
+    if not command.quiet:
+        for name, value in results.items():
+            if isinstance(value, str | int | float):
+                print(f"{name:<24} {value:.4g}" if isinstance(value, float) else f"{name:<24} {value}")
+
+
+def _is_main() -> bool:
+    """Whether this is the process that talks; torchrun numbers the processes it starts."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,115 @@
+"""What every command of ``parteq`` shares: its options, and how it answers.
+
+A command is a dataclass: its fields are its options, its docstring the text of ``--help``, and ``run`` does the work
+and returns the results, flat and plain, which the command line prints and writes as JSON. So that ``--help`` answers
+at once, modules of commands import torch and everything that needs it inside ``run``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from parteq.datasets.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from parteq.pipelines.checkpoint import Checkpoint
+
+__all__ = ["Command", "File", "Number", "RunCommand", "Text", "value_of"]
+
+# Types of optional options, with metavars short enough for a line each in `--help`.
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
+Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Command(ABC):
+    """A command; the fields are the options that all of them take."""
+
+    example: ClassVar[str]
+    """A call that `--help` ends with."""
+
+    seed: int = 0
+    """Seed of every random choice."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, …"""
+    json: File = None
+    """Write the results here as JSON."""
+    quiet: bool = False
+    """Say nothing but errors."""
+    config: File = None
+    """TOML file of options; the command line wins."""
+
+    @abstractmethod
+    def run(self) -> dict[str, Any]:
+        """Does the work and returns the results: plain values that JSON can hold."""
+
+    def torch_device(self) -> torch.device:
+        """The device asked for.
+
+        Raises:
+            DataError: if it is not there.
+        """
+        import torch
+
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = "not here: torch finds no CUDA" if "cuda" in self.device else str(error).splitlines()[0]
+            raise DataError(f"--device {self.device}", reason) from error
+        return device
+
+    @classmethod
+    def options_file(cls, words: Sequence[str]) -> Path | None:
+        """The TOML file whose values stand before the words of the command line, if any."""
+        return value_of("--config", words)
+
+    def options(self) -> dict[str, Any]:
+        """The options that decide the results, as plain values: what `config.toml` holds."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("json", "quiet", "config")]
+        values = {name: getattr(self, name) for name in names}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+@dataclasses.dataclass(kw_only=True)
+class RunCommand(Command):
+    """A command about a trained run."""
+
+    run_path: Annotated[Path, tyro.conf.arg(name="run", metavar="RUN")]
+    """Run directory."""
+    weights: Literal["last", "best"] = "last"
+    """Of the last epoch, or the best."""
+
+    def checkpoint(self, application: str | None = None) -> Checkpoint:
+        """The checkpoint asked for.
+
+        Raises:
+            DataError: if there is none, or it is of another application.
+        """
+        from parteq.pipelines.run import Run
+
+        checkpoint = Run.open(self.run_path).checkpoint(self.weights)
+        found = checkpoint.about()["application"]
+        if application not in (None, found):
+            raise DataError(self.run_path, f"is a run of {found}, not of {application}")
+        return checkpoint
+
+
+def value_of(option: str, words: Sequence[str]) -> Path | None:
+    """The path that stands behind an option on a command line; the last one counts."""
+    found = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == option:
+            found = Path(following)
+        elif word.startswith(f"{option}="):
+            found = Path(word.removeprefix(f"{option}="))
+    return found

@@ -1,0 +1,140 @@
+"""The pictures: learning curves, densities on the circle, measured equivariance. Without pyplot, so without state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from parteq.core.measure import LayerDegree
+
+__all__ = ["densities", "equivariance", "learning_curve", "png"]
+
+TURNS, FLIPS, GREY = "#0072b2", "#d55e00", "#8a8f98"
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "grid.color": "#e3e6ea",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "xtick.color": "#4a4f57",
+    "ytick.color": "#4a4f57",
+}
+
+
+def _style() -> AbstractContextManager[None]:
+    return matplotlib.rc_context(STYLE)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = BytesIO()
+    with _style():
+        figure.savefig(buffer, format="png", dpi=160)
+    return buffer.getvalue()
+
+
+def learning_curve(history: Sequence[dict[str, Any]]) -> Figure:
+    """Loss and accuracy against the epoch, as `metrics.jsonl` records them."""
+    with _style():
+        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        loss, score = figure.subplots(1, 2)
+        curves = (
+            (loss, "loss", "training", GREY),
+            (loss, "val_nll", "validation", TURNS),
+            (score, "val_accuracy", "accuracy", TURNS),
+            (score, "val_auc", "AUC", FLIPS),
+        )
+        for axes, key, label, colour in curves:
+            points = [(record["epoch"], record[key]) for record in history if key in record]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="." if len(points) < 3 else "")
+        loss.set(xlabel="epoch", title="loss (nats)", ylim=(0, None))
+        score.set(xlabel="epoch", title="on the validation images", ylim=(None, 1))
+        for axes in (loss, score):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(True)
+            axes.legend()
+    return figure
+
+
+def densities(layers: Sequence[LayerDegree]) -> Figure:
+    """λ of each layer on the circle of turns, against uniform: the dashed circle is full symmetry.
+
+    Finite groups are drawn as bars, continuous ones as curves; where the group has flips, λ at the flips is drawn in a
+    second colour.
+    """
+    shown = [layer for layer in layers if layer.angles_deg]
+    columns = min(4, max(1, len(shown)))
+    rows = math.ceil(len(shown) / columns) or 1
+    highest = max((max(layer.density + layer.density_flipped) for layer in shown), default=1.0)
+    with _style():
+        figure = Figure(figsize=(1.9 * columns, 2.15 * rows + 0.35), layout="constrained")
+        for number, layer in enumerate(shown):
+            axes = figure.add_subplot(rows, columns, number + 1, projection="polar")
+            _draw_density(axes, layer, max(highest, 1.3))
+        handles = figure.axes[0].get_legend_handles_labels() if figure.axes else ([], [])
+        figure.legend(*handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw_density(axes: Any, layer: LayerDegree, limit: float) -> None:
+    """One layer's λ on polar axes."""
+    circle = np.linspace(0, 2 * np.pi, 181)
+    axes.plot(circle, np.ones_like(circle), color=GREY, linestyle="--", linewidth=1, label="uniform: full symmetry")
+    angles = np.radians(layer.angles_deg)
+    finite = len(angles) <= 16
+    # Flips lie over turns at the same angles: a thin line with an open end over a broad one.
+    for values, colour, label, broad in (
+        (layer.density, TURNS, "turns", True),
+        (layer.density_flipped, FLIPS, "flips, then turns", False),
+    ):
+        if not values:
+            continue
+        if finite:
+            axes.vlines(angles, 0, values, color=colour, linewidth=5 if broad else 1.3, alpha=0.45 if broad else 1)
+            end = {"markersize": 5.5} if broad else {"markersize": 8, "markerfacecolor": "none"}
+            axes.plot(angles, values, color=colour, linestyle="", marker="o", label=label, **end)
+        else:
+            axes.plot(np.append(angles, angles[0]), [*values, values[0]], color=colour, label=label)
+            axes.fill(angles, values, color=colour, alpha=0.15)
+    axes.set_theta_zero_location("N")
+    axes.set_xticks(np.radians([0, 90, 180, 270]), ["0°", "90°", "180°", "270°"])
+    axes.set_yticks([])
+    axes.set_ylim(0, limit * 1.05)
+    axes.tick_params(pad=-2, labelsize=7)
+    axes.spines["polar"].set_visible(False)
+    axes.set_title(f"{layer.name}\n{layer.nearest_subgroup}", pad=8)
+
+
+def equivariance(layers: Sequence[LayerDegree]) -> Figure:
+    """The measured equivariance error of each layer under each turn, first layer light, last dark."""
+    shown = [layer for layer in layers if layer.angles_deg]
+    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, max(1, len(shown))))
+    highest = max((max(layer.equivariance_error + layer.equivariance_error_flipped) for layer in shown), default=0)
+    kinds = [("turned", "equivariance_error"), ("flipped, then turned", "equivariance_error_flipped")]
+    kinds = [(title, key) for title, key in kinds if any(getattr(layer, key) for layer in shown)] or kinds[:1]
+    with _style():
+        figure = Figure(figsize=(3.6 * len(kinds) + 1.6, 2.8), layout="constrained")
+        for axes, (title, key) in zip(np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), kinds, strict=True):
+            for layer, shade in zip(shown, shades, strict=True):
+                angles, errors = [*layer.angles_deg, 360.0], getattr(layer, key)
+                marker = "o" if len(angles) <= 17 else ""
+                axes.plot(angles, [*errors, *errors[:1]], color=shade, marker=marker, markersize=3.5, label=layer.name)
+            axes.set(title=title, xlabel="angle (degrees)", xticks=range(0, 361, 90))
+            axes.set_ylim(-0.005, max(0.2, 1.05 * highest))
+            axes.grid(True)
+        figure.axes[0].set_ylabel("equivariance error")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    return figure

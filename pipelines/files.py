@@ -1,0 +1,94 @@
+"""Writing files so that whoever looks finds the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from parteq.datasets.errors import DataError
+
+__all__ = ["read_json", "read_toml", "replacing", "sync", "write_json", "write_text", "write_toml"]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path in the same folder; what is written there takes the place of ``path`` at the end.
+
+    Nothing changes if the block raises.
+
+    Raises:
+        DataError: if the folder does not exist or cannot be written to.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of names of a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes JSON that every reader understands: numbers that are not finite raise a ValueError."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_toml(path: Path, values: dict[str, Any]) -> None:
+    """Writes TOML, which has no null: what is None is left out."""
+    write_text(path, tomli_w.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        DataError: if there is none.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(path, "is not a JSON object")
+    return values
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Raises:
+        DataError: if it is none.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"is not TOML: {error}") from error

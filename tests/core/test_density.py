@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from parteq.core.density import (
+    Density,
+    FixedDensity,
+    LearnedDensity,
+    SoftmaxDensity,
+    SquaredDensity,
+    make_density,
+)
+from parteq.core.groups import SymmetryGroup, plane_group, space_group
+from parteq.core.subgroups import subgroups
+from tests.core.helpers import QUATERNION_GROUP, irreps_on_quadrature, randomise
+
+LEARNED = pytest.mark.parametrize("degree", ["softmax", "squared"])
+
+
+def _fine(group: SymmetryGroup, band: int) -> int:
+    """Return the frequency of a quadrature finer than that of the densities, which stop at 4 (band + 1)."""
+    return 6 * (band + 1) if group.name in ("SO(3)", "O(3)") else 97
+
+
+def _flat(irreps: list[np.ndarray]) -> torch.Tensor:
+    """Lay irreps out as densities take them."""
+    return torch.from_numpy(np.concatenate([irrep.reshape(len(irrep), -1) for irrep in irreps], axis=1))
+
+
+def _pickled(density: Density) -> Density:
+    twin = pickle.loads(pickle.dumps(density))
+    assert isinstance(twin, Density)
+    return twin
+
+
+def _random(group: SymmetryGroup, degree: str, band: int, seed: int = 0) -> LearnedDensity:
+    density = make_density(group, degree, band)
+    assert isinstance(density, LearnedDensity)
+    randomise(density, torch.Generator().manual_seed(seed), scale=0.15)
+    return density
+
+
+def _check_learned(group: SymmetryGroup, degree: str, band: int) -> None:
+    """A learned density is non-negative and normalised, and its numbers are those of a finer quadrature."""
+    density = _random(group, degree, band).requires_grad_(False)
+    weights, irreps = irreps_on_quadrature(group, band, _fine(group, band))
+    values = density.log_density(_flat(irreps)).exp().numpy()
+    assert values.min() >= 0
+    assert weights @ values == pytest.approx(1, abs=1e-5)
+    for block, irrep in zip(density.coefficients(), irreps, strict=True):
+        np.testing.assert_allclose(block.numpy(), np.einsum("q,q,qab->ab", weights, values, irrep), atol=1e-5)
+    divergence = float(density.divergence_from_uniform())
+    assert divergence >= -1e-12
+    # λ log λ of a squared density has a kink where a vanishes, so that its integral converges slowly.
+    tolerance = 1e-5 if degree == "softmax" else 2e-2
+    assert divergence == pytest.approx(float(weights @ (values * np.log(values.clip(1e-300)))), abs=tolerance)
+    assert float(density.entropy()) == -divergence
+
+
+@LEARNED
+def test_learned_densities_agree_with_a_finer_quadrature(group: SymmetryGroup, band: int, degree: str) -> None:
+    _check_learned(group, degree, band)
+
+
+@LEARNED
+def test_a_density_is_the_same_function_on_and_off_its_quadrature(group: SymmetryGroup, band: int, degree: str) -> None:
+    density = _random(group, degree, band).requires_grad_(False)
+    some = list(range(0, len(density.weights), 1 + len(density.weights) // 7))
+    torch.testing.assert_close(density.density_at([density.element(i) for i in some]), density.density()[some])
+
+
+@LEARNED
+def test_densities_on_quaternionic_irreps(degree: str) -> None:
+    _check_learned(QUATERNION_GROUP, degree, 0)
+
+
+@LEARNED
+def test_densities_start_uniform(group: SymmetryGroup, band: int, degree: str) -> None:
+    density, uniform = make_density(group, degree, band), make_density(group, "full", band)
+    assert isinstance(density, LearnedDensity)
+    density.requires_grad_(False)
+    torch.testing.assert_close(density(), uniform(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(density.density(), torch.ones_like(density.weights))
+    assert float(density.divergence_from_uniform()) == pytest.approx(0, abs=1e-9)
+
+
+@LEARNED
+def test_every_freedom_of_the_density_gets_a_gradient(group: SymmetryGroup, band: int, degree: str) -> None:
+    density = _random(group, degree, band if degree == "softmax" else max(band, 2))
+    target = torch.rand(len(density.weights), generator=torch.Generator().manual_seed(1))
+    (parameter,) = density.parameters()
+    (gradient,) = torch.autograd.grad(density.density() @ (target * density.weights), parameter)
+    assert torch.isfinite(gradient).all()
+    if group.name != "C1":
+        assert float(gradient.abs().max()) > 1e-4
+    assert parameter.is_density
+
+
+def test_a_squared_density_is_band_limited(group: SymmetryGroup, band: int) -> None:
+    band = max(band, 2)
+    density = _random(group, "squared", band)
+    weights, irreps = irreps_on_quadrature(group, band + 2, 2 * band + 2)
+    lower = _flat(irreps[: len(group.irreps(band))])
+    values = density.log_density(lower).exp().detach().numpy()
+    for irrep, block in zip(group.irreps(band + 2), irreps, strict=True):
+        if group.frequency(irrep) > 2 * (band // 2):
+            np.testing.assert_allclose(np.einsum("q,q,qab->ab", weights, values, block), 0, atol=1e-9)
+
+
+def test_a_peaked_softmax_density_is_still_integrated_well() -> None:
+    """A von Mises density that falls to 1/1000 on the far side of the circle."""
+    group = plane_group("so2")
+    density = SoftmaxDensity(group, 2)
+    with torch.no_grad():
+        density.logits[1] = 3.5 / 2**0.5  # f = √2 c cos θ
+        elements, weights = group.quadrature(999)
+        values = density.density_at(elements).numpy()
+        assert values.min() < 2e-3 * values.max()
+        assert weights @ values == pytest.approx(1, abs=1e-4)
+        expected = float(weights @ (values * np.log(values)))
+        assert float(density.divergence_from_uniform()) == pytest.approx(expected, abs=1e-3)
+
+
+@LEARNED
+def test_divergence_between_densities(group: SymmetryGroup, band: int, degree: str) -> None:
+    first, second = (_random(group, degree, band, seed).requires_grad_(False) for seed in (0, 1))
+    assert float(first.divergence(first)) == pytest.approx(0, abs=1e-12)
+    assert float(first.divergence(second)) >= -1e-12
+    uniform = make_density(group, degree, band)
+    assert isinstance(uniform, LearnedDensity)
+    uniform.requires_grad_(False)
+    assert float(first.divergence(uniform)) == pytest.approx(float(first.divergence_from_uniform()), abs=1e-9)
+
+
+def test_densities_on_different_groups_or_bands_have_no_divergence() -> None:
+    density = SoftmaxDensity(plane_group("so2"), 2)
+    for other in (SoftmaxDensity(space_group("so2"), 2), SoftmaxDensity(plane_group("so2"), 3)):
+        with pytest.raises(ValueError, match="cannot be compared"):
+            density.divergence(other)
+
+
+@LEARNED
+def test_autocorrelation_is_that_of_the_values(group: SymmetryGroup, band: int, degree: str) -> None:
+    if group.continuous and not (group.dimension == 2 or group.about_axis):
+        pytest.skip("the brute-force sum over pairs is too large")
+    density = _random(group, degree, band).requires_grad_(False)
+    weights, irreps = irreps_on_quadrature(group, band, 23)
+    values = density.log_density(_flat(irreps)).exp().numpy()
+    products = [np.einsum("pij,qjk->pqik", irrep, irrep).reshape(-1, *irrep.shape[1:]) for irrep in irreps]
+    shifted = density.log_density(_flat(products)).exp().numpy().reshape(len(weights), -1)  # λ(hg)
+    correlation = shifted @ (weights * values)
+    blocks = density.layout.split(density.autocorrelation())
+    for block, irrep in zip(blocks, irreps, strict=True):
+        expected = np.einsum("q,q,qab->ab", weights, correlation, irrep)
+        np.testing.assert_allclose(block.numpy(), expected, atol=1e-5)
+
+
+def test_samples_follow_the_density() -> None:
+    density = _random(plane_group("d4"), "softmax", 0)
+    drawn = density.sample(4000, torch.Generator().manual_seed(0))
+    again = density.sample(4000, torch.Generator().manual_seed(0))
+    assert drawn == again
+    counts = np.array([sum(h == density.element(i) for h in drawn) for i in range(8)]) / 4000
+    np.testing.assert_allclose(counts, (density.weights * density.density()).detach(), atol=0.04)
+
+
+def test_fixed_densities_project_onto_what_a_subgroup_leaves_alone(group: SymmetryGroup, band: int) -> None:
+    for subgroup in subgroups(group)[::4]:
+        density = FixedDensity(group, band, subgroup.quadrature(band))
+        assert not density.learned
+        assert not list(density.parameters())
+        for irrep, block in zip(group.irreps(band), density.coefficients(), strict=True):
+            torch.testing.assert_close(block @ block, block, atol=1e-8, rtol=0)
+            for h in subgroup.quadrature(band)[0][:5]:
+                torch.testing.assert_close(
+                    torch.as_tensor(irrep(h), dtype=block.dtype) @ block, block, atol=1e-6, rtol=0
+                )
+
+
+def test_full_and_none(group: SymmetryGroup, band: int) -> None:
+    full, none = make_density(group, "full", band), make_density(group, "none", band)
+    for irrep, whole, nothing in zip(group.irreps(band), full.coefficients(), none.coefficients(), strict=True):
+        torch.testing.assert_close(whole, torch.full_like(whole, float(irrep.is_trivial())))
+        torch.testing.assert_close(nothing, torch.eye(irrep.size), atol=1e-9, rtol=0)
+
+
+def test_degrees_by_name() -> None:
+    group = plane_group("c4")
+    assert type(make_density(group, "learned", 0)) is SoftmaxDensity
+    assert type(make_density(group, "squared", 0)) is SquaredDensity
+    with pytest.raises(ValueError, match="unknown degree 'most'"):
+        make_density(group, "most", 0)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, _pickled], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("degree", ["softmax", "squared", "full", "none"])
+def test_copies_are_equal_and_independent(
+    group: SymmetryGroup, band: int, degree: str, duplicate: Callable[[Density], Density]
+) -> None:
+    density = make_density(group, degree, band)
+    randomise(density, torch.Generator().manual_seed(0))
+    before = density().detach().clone()
+    twin = duplicate(density)
+    assert twin.group is group
+    torch.testing.assert_close(twin(), before)
+    randomise(twin, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(density(), before)
+
+
+def test_state_holds_only_what_is_learned() -> None:
+    group = plane_group("o2")
+    assert list(make_density(group, "softmax", 2).state_dict()) == ["logits"]
+    assert list(make_density(group, "squared", 2).state_dict()) == ["amplitudes"]
+    assert not make_density(group, "full", 2).state_dict()

@@ -1,0 +1,233 @@
+"""Folders of images by class: layouts, depths and colours; corrupt, transparent, huge and hostile files."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from parteq.datasets.errors import DataError
+from parteq.datasets.folder import FolderDataset, splits_in_folder
+from parteq.datasets.images import open_images
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (6, 8), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray | Image.Image = COLOUR, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        FolderDataset(root).tensors()
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_classes_and_formats(tmp_path: Path) -> None:
+    for suffix in ("png", "PNG", "tif", "tiff", "bmp"):
+        save(tmp_path / "b" / f"lossless-{suffix}.{suffix}")
+    save(tmp_path / "a" / "x.jpg", quality=95)
+    save(tmp_path / "a" / "y.jpeg", quality=95)
+    (tmp_path / "a" / "notes.txt").write_text("not an image")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "README.md").write_text("not a class")
+    data = open_images(str(tmp_path))
+    assert (data.classes, data.labels.tolist()) == (("a", "b"), [0, 0, 1, 1, 1, 1, 1])
+    assert (data.channels, data.spatial, data.groups) == (3, (6, 8), None)
+    images, _ = data.tensors()
+    for image in images[2:]:
+        assert np.array_equal(image.permute(1, 2, 0), COLOUR)
+    assert data.subset([3])[0][1] == 1
+    assert data.fingerprint() != data.subset(range(6)).fingerprint()
+
+
+def test_splits(tmp_path: Path) -> None:
+    for place in ("train/a", "train/b", "train/c", "valid/a", "valid/c", "test/d"):
+        save(tmp_path / place / "x.png")
+    assert splits_in_folder(tmp_path) == ("train", "val", "test")
+    assert FolderDataset(tmp_path).labels.tolist() == [0, 1, 2]
+    assert FolderDataset(tmp_path, "val").labels.tolist() == [0, 2]
+    assert FolderDataset(tmp_path, "test").labels.tolist() == [3]
+    assert FolderDataset(tmp_path, "val").classes == ("a", "b", "c", "d")
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    assert "both 'val' and 'valid' hold the 'val' split" in refusal(tmp_path)
+
+
+def test_undivided(tmp_path: Path) -> None:
+    """Classes that are named like splits are classes, where they hold images and not folders."""
+    save(tmp_path / "train" / "x.png")
+    save(tmp_path / "test" / "x.png")
+    assert splits_in_folder(tmp_path) == ()
+    assert FolderDataset(tmp_path).classes == ("test", "train")
+    with pytest.raises(DataError, match="has no 'val' split; it has one undivided set"):
+        FolderDataset(tmp_path, "val")
+
+
+def test_grey_and_deep(tmp_path: Path) -> None:
+    levels = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
+    save(tmp_path / "a" / "1.png", levels)
+    save(tmp_path / "a" / "2.tif", levels)
+    save(tmp_path / "a" / "3.png", GREY)
+    save(tmp_path / "a" / "4.png", GREY > 127)
+    data = FolderDataset(tmp_path)
+    images = data.tensors()[0][:, 0].numpy()
+    assert data.channels == 1
+    for image in images[:2]:
+        assert np.array_equal(image, np.rint(levels / 257))
+    assert np.array_equal(images[2], GREY)
+    assert np.array_equal(images[3], (GREY > 127) * 255)
+    save(tmp_path / "b" / "1.png", COLOUR)
+    mixed = FolderDataset(tmp_path)
+    assert mixed.channels == 3
+    assert np.array_equal(mixed[0][0], np.repeat(np.rint(levels / 257)[None], 3, 0))
+    assert np.array_equal(mixed[2][0], np.repeat(GREY[None], 3, 0))
+
+
+def test_opaque_alpha_and_palettes(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png", np.dstack([COLOUR, np.full((6, 8), 255, np.uint8)]))
+    palette = Image.fromarray(COLOUR).quantize(16)
+    save(tmp_path / "a" / "2.png", palette)
+    data = FolderDataset(tmp_path)
+    assert np.array_equal(data[0][0].permute(1, 2, 0), COLOUR)
+    assert np.array_equal(data[1][0].permute(1, 2, 0), np.asarray(palette.convert("RGB")))
+
+
+def test_transparency_refused(tmp_path: Path) -> None:
+    alpha = np.full((6, 8), 255, np.uint8)
+    alpha[2, 3] = 254
+    path = save(tmp_path / "a" / "1.png", np.dstack([COLOUR, alpha]))
+    assert refusal(tmp_path) == f"{path}: is partly transparent: save it without an alpha channel"
+    save(path, np.dstack([GREY, alpha]))
+    assert "partly transparent" in refusal(tmp_path)
+    save(path, Image.fromarray(COLOUR).quantize(16), transparency=3)
+    assert "partly transparent" in refusal(tmp_path)
+
+
+def test_sizes_that_differ(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png")
+    path = save(tmp_path / "b" / "2.png", COLOUR[:, :7])
+    message = refusal(tmp_path)
+    assert message.startswith(f"{path}: ")
+    assert "8 × 6 pixels (1.png) and 7 × 6 here" in message
+
+
+def test_changed_behind_our_back(tmp_path: Path) -> None:
+    path = save(tmp_path / "a" / "1.png")
+    data = FolderDataset(tmp_path)
+    save(path, COLOUR[:3])
+    with pytest.raises(DataError, match="changed its size"):
+        data[0]
+    path.unlink()
+    with pytest.raises(DataError, match="is not a regular file"):
+        data[0]
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert "no class folders" in refusal(tmp_path)
+    save(tmp_path / "loose.png")
+    assert "no class folders" in refusal(tmp_path)
+    save(tmp_path / "a" / "x.png")
+    (tmp_path / "b").mkdir()
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'b'}: class folder without images")
+    with pytest.raises(DataError, match="no such folder"):
+        FolderDataset(tmp_path / "no")
+
+
+def test_refused_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "1.tif"
+    for image in (
+        Image.fromarray(GREY.astype(np.float32)),
+        Image.fromarray(GREY.astype(np.int32)),
+        Image.fromarray(COLOUR).convert("CMYK"),
+    ):
+        save(path, image)
+        assert f"is a {image.mode} image" in refusal(tmp_path)
+    save(path, Image.fromarray(COLOUR), save_all=True, append_images=[Image.fromarray(COLOUR)])
+    assert "several pages" in refusal(tmp_path)
+    Image.fromarray(COLOUR).save(path, format="GIF")
+    assert "not a readable image" in refusal(tmp_path)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size and whose data are missing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+@pytest.mark.parametrize(
+    ("side", "reason"), [(9_000, "too large"), (12_000, "Decompression"), (60_000, "Decompression")]
+)
+def test_bombs_refused(tmp_path: Path, side: int, reason: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(png_claiming(side, side) + b"\0\0\0\0IDAT\x35\xaf\x06\x1e")
+    assert reason in refusal(tmp_path)
+
+
+def test_links(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    save(root / "a" / "1.png")
+    outside = save(tmp_path / "outside" / "2.png")
+    (root / "a" / "inside.png").symlink_to("1.png")
+    (root / "b").symlink_to("a")
+    assert len(FolderDataset(root)) == 4
+    (root / "a" / "3.png").symlink_to(outside)
+    assert refusal(root) == f"{root / 'a' / '3.png'}: is a link that leaves the data folder, which is refused"
+    (root / "a" / "3.png").unlink()
+    (root / "c").symlink_to(outside.parent)
+    assert refusal(root).startswith(f"{root / 'c'}: is a link")
+    (root / "c").unlink()
+    (root / "a" / "4.png").symlink_to("nowhere.png")
+    assert "is not a regular file" in refusal(root)
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png")
+    os.mkfifo(tmp_path / "a" / "2.png")
+    assert "is not a regular file" in refusal(tmp_path)
+
+
+def test_odd_names_stay_on_one_line(tmp_path: Path) -> None:
+    bad = save(tmp_path / "a" / "1.png").with_name("line\nbreak.png")
+    bad.write_bytes(b"no image")
+    assert "line\\nbreak.png: is not a readable image" in refusal(tmp_path)
+
+
+@given(data=st.data())
+@settings(max_examples=150)
+def test_fuzz(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever is cut off or changed: pixels, or DataError that names the file."""
+    folder = tmp_path_factory.getbasetemp() / "folder-fuzz"
+    suffix = data.draw(st.sampled_from(["png", "jpg", "tif", "bmp"]))
+    good = folder / f"good.{suffix}"
+    if not good.exists():
+        save(good)
+    raw = bytearray(good.read_bytes())
+    for _ in range(data.draw(st.integers(0, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    bad = folder / suffix / "class" / f"bad.{suffix}"
+    bad.parent.mkdir(parents=True, exist_ok=True)
+    bad.write_bytes(raw[: data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))])
+    refused = ""
+    try:
+        result = FolderDataset(folder / suffix)
+        images, _ = result.tensors()
+    except DataError as error:
+        refused = str(error)
+    if refused:
+        assert refused.startswith(f"{bad}: ")
+        assert refused.isprintable()
+    else:
+        assert images.shape == (1, result.channels, *result.spatial)
