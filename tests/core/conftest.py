@@ -1,7 +1,8 @@
 """The groups and bands that the tests of the core run over.
 
-A test that asks for ``plane``, ``space`` or ``group`` (both) runs once for each group of the lists below, one that also
-asks for ``band`` gets the frequency to use with it. ``--group NAME`` (as often as wanted) and ``--band L`` replace them.
+A test that asks for ``plane``, ``space`` or ``group`` (both) runs once for each group of the lists below; one that
+also asks for ``band`` gets the frequency to use with it. ``--group NAME`` (as often as wanted) and ``--band L`` replace
+them.
 """
 
 from __future__ import annotations

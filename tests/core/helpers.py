@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ def some_elements(group: SymmetryGroup, count: int = 6, seed: int = 0) -> list[E
     return picked + [a @ b for a, b in itertools.pairwise(picked)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def irreps_on_quadrature(group: SymmetryGroup, band: int, limit: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the weights of the Haar quadrature that is exact to ``limit`` and each irrep on it, (points, d, d).
 
@@ -167,7 +167,7 @@ def kernel_of_coefficients(
 ) -> PartialKernel:
     """Return a kernel whose "points" are the filters themselves: its coefficients before anything is sampled."""
     size = sum(irrep.size for irrep in irreps)
-    bank = FilterBank(irreps, np.eye(size), (0,) * len(irreps))
+    bank = FilterBank(group=out.group, irreps=irreps, values=np.eye(size), bands=(0,) * len(irreps))
     return PartialKernel(FieldType(into, 1), FieldType(out, 1), bank, density)
 
 
@@ -182,7 +182,7 @@ def jacobian(kernel: PartialKernel) -> np.ndarray:
 
 
 def unprojected(kernel: PartialKernel) -> np.ndarray:
-    """Return the unconstrained kernel W that a kernel with a learned density projects: what δ at the identity leaves."""
+    """Return the unconstrained kernel W behind a kernel with a learned density: what δ at the identity leaves."""
     density = kernel.density
     kernel.density = make_density(density.group, "none", density.band)
     whole = kernel().detach().numpy()

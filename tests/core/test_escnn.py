@@ -1,8 +1,8 @@
-"""Agreement with escnn: for uniform λ our kernels and escnn's, on the same rings and frequencies, span the same space."""
+"""Agreement with escnn: for uniform λ our kernels and escnn's, on the same rings, span the same space."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ import torch
 from escnn import group as escnn_group
 from escnn import kernels as escnn_kernels
 from escnn.group import _numerical
+from tests.core.helpers import jacobian
 
 from parteq.core.density import make_density
 from parteq.core.fields import FieldType, Representation, direct_sum
 from parteq.core.filters import harmonic_bank
 from parteq.core.groups import SymmetryGroup
 from parteq.core.kernel import PartialKernel
-from tests.core.helpers import jacobian
 
 WIDTH = 0.6
 
@@ -29,7 +29,7 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _sparse_matrices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _sparse_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let escnn's numerical Clebsch-Gordan run: it hands scikit-learn an ``np.matrix``, which that refuses."""
     reduce = _numerical.randomized_svd
 
@@ -37,7 +37,6 @@ def _sparse_matrices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return reduce(np.asarray(matrix) if isinstance(matrix, np.matrix) else matrix, **options)
 
     monkeypatch.setattr(_numerical, "randomized_svd", with_arrays)
-    yield
 
 
 def _oracle(group: SymmetryGroup) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -7,13 +7,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-
-from parteq.core.density import FixedDensity, make_density
-from parteq.core.fields import FieldType, Representation, direct_sum, regular
-from parteq.core.filters import FilterBank, grid_points, pixel_bank
-from parteq.core.groups import Irrep, SymmetryGroup, plane_group
-from parteq.core.kernel import PartialKernel
-from parteq.core.subgroups import Subgroup, subgroups
 from tests.core.helpers import (
     QUATERNION_GROUP,
     RingFilters,
@@ -26,6 +19,13 @@ from tests.core.helpers import (
     ring_filters,
     unprojected,
 )
+
+from parteq.core.density import FixedDensity, make_density
+from parteq.core.fields import FieldType, Representation, direct_sum, regular
+from parteq.core.filters import FilterBank, grid_points, pixel_bank
+from parteq.core.groups import Irrep, SymmetryGroup, plane_group
+from parteq.core.kernel import PartialKernel
+from parteq.core.subgroups import Subgroup, subgroups
 
 LEARNED = pytest.mark.parametrize("degree", ["softmax", "squared"])
 
@@ -275,8 +275,8 @@ def test_outputs_start_with_the_variance_of_he(group: SymmetryGroup, band: int, 
     torch.manual_seed(0)
     representation = each_irrep_once(group, 1)
     filters = ring_filters(group, (0.0, 1.0), (0, 1)).bank.irreps
-    size = sum(irrep.size for irrep in filters)
-    bank = FilterBank(filters, np.eye(size), (0,) * len(filters))
+    values = np.eye(sum(irrep.size for irrep in filters))
+    bank = FilterBank(group=group, irreps=filters, values=values, bands=(0,) * len(filters))
     fields = FieldType(representation, 24)
     kernel = PartialKernel(fields, fields, bank, make_density(group, degree, band))
     energy = kernel().detach().square().sum((1, 2)).view(24, representation.size).mean(0)

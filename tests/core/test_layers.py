@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from tests.core.helpers import grid_elements, randomise, transform
 from torch import Tensor, nn
 
 from parteq.core.density import Density, FixedDensity, LearnedDensity, make_density
@@ -15,13 +16,12 @@ from parteq.core.fields import FieldType, direct_sum, regular
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.layers import PartialConv2d, PartialConv3d, PartialLayer, PartialLinear
 from parteq.core.subgroups import axial_subgroup, subgroups
-from tests.core.helpers import grid_elements, randomise, transform
 
 DEGREES = ("full", "none", "softmax", "squared")
 
 
 def _fields(group: SymmetryGroup, count: int) -> FieldType:
-    """Return fields that hold the trivial irrep and the largest of frequency 1; regular ones for small finite groups."""
+    """Return regular fields of small finite groups, else the trivial irrep and the largest of frequency 1."""
     if not group.continuous and group.algebra.order() <= 10:
         return FieldType(regular(group), count)
     largest = max(group.irreps(1), key=lambda irrep: irrep.size)

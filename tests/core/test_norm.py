@@ -100,7 +100,7 @@ def test_a_norm_that_mixes_channels_does_not_fold() -> None:
 
 def test_one_number_has_no_variance() -> None:
     norm = FieldBatchNorm(FieldType(trivial(plane_group("c4")), 3))
-    with pytest.raises(ValueError, match="more than one value"):
+    with pytest.raises(ValueError, match="(?i)more than"):
         norm(torch.ones(1, 3))
     assert norm.eval()(torch.ones(1, 3)).shape == (1, 3)
 

@@ -1,0 +1,223 @@
+"""Do networks find the symmetry their data have? Digits under known symmetries, one set of defaults.
+
+    python benchmarks/degree_recovery.py --json recovery.json
+
+Digits are turned (or mirrored) by every element of a set, and networks that start from a larger group learn how much of
+it to keep. They are compared with the fixed choices at the same budget: the whole group (``full``), none of it (a plain
+network of as many weights), and, as an oracle that is told the answer, the true subgroup where there is one. For the
+task (digit, up | down) turned within ±w the table gives the turn up to which held-out accuracy holds; the truth is
+90° − w.
+
+Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST at 14×14, where ``$PARTEQ_DATA``
+(or ``../shared/data``) holds ``mnist_8k.npz``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from parteq.apps.histo import task
+from parteq.apps.histo.models import create_model
+from parteq.apps.histo.turning import accuracy_against_turn, holding_turn
+from parteq.core.chain import degree_penalty
+from parteq.core.measure import measure_degree
+from parteq.core.training import Settings, fit
+from parteq.datasets.digits import sklearn_digits
+from parteq.datasets.npz import read_npz
+from parteq.datasets.symmetry import apply_symmetry, up_or_down
+
+# For each symmetry of the data: the group networks start from, the subgroup that is the truth, its name as a group.
+SYMMETRIES = {
+    "c4": ("d4", "C4", "c4"),
+    "half": ("d4", "identity only", None),
+    "c2": ("d4", "C2", "c2"),
+    "mirror": ("d4", "D1 (mirror line at 90°)", None),
+    "none": ("d4", "identity only", None),
+    "any": ("so2", "SO(2)", None),
+}
+TURNS = (0, 30, 60)
+HELD_OUT = 1000
+
+
+@dataclass
+class Result:
+    """One training."""
+
+    data: str
+    symmetry: str
+    method: str
+    seed: int
+    truth: str
+    accuracy: float
+    broken_energy: list[float] = field(default_factory=list)
+    nearest_subgroup: list[str] = field(default_factory=list)
+    holding_turn_deg: float | None = None
+    seconds: float = 0.0
+
+
+def read_digits(name: str) -> tuple[Tensor, Tensor, int]:
+    """Return images in 0…1 (n, 1, y, x), labels, and how many are for training."""
+    if name == "digits":
+        images, labels = sklearn_digits(size=8, margin=2).tensors()
+        return images.float() / 255, labels, 600
+    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    images, labels = read_npz(folder / "mnist_8k.npz").tensors()
+    return images.float() / 255, labels, int(name.removeprefix("mnist"))
+
+
+def shrink(images: Tensor) -> Tensor:
+    """Return MNIST's 28×28 as 14×14 (after turning, so that turns stay sharp); smaller images as they are."""
+    return torch.nn.functional.avg_pool2d(images, 2) if images.shape[-1] == 28 else images
+
+
+def train(images: Tensor, labels: Tensor, seed: int, options: argparse.Namespace, **config: Any) -> nn.Module:
+    """Train a network with the defaults of ``parteq histo train``."""
+    torch.manual_seed(seed)
+    model: Any = create_model(num_classes=int(labels.max()) + 1, in_chans=1, width=options.width, **config)
+    model.set_normalization([float(images.mean())], [float(images.std())])
+    settings = Settings(seed=seed, epochs=options.epochs, **options.settings)
+    penalty = partial(degree_penalty, samples=len(images), **options.penalty)
+    fit(model, task.loss, TensorDataset(images, labels), settings, penalty=penalty, progress=False)
+    return model.eval()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return the share of images classified rightly."""
+    return float((torch.cat([model(part) for part in images.split(500)]).argmax(1) == labels).float().mean())
+
+
+def methods(group: str, subgroup: str | None) -> dict[str, dict[str, str]]:
+    """Return what is compared."""
+    chosen = {
+        "learned": {"group": group, "degree": "learned"},
+        "full": {"group": group, "degree": "full"},
+        "none": {"group": "none", "degree": "full"},
+    }
+    return chosen | ({"oracle": {"group": subgroup, "degree": "full"}} if subgroup else {})
+
+
+def recover(data: str, symmetry: str, seed: int, options: argparse.Namespace) -> Iterator[Result]:
+    """Train every method on digits under one symmetry."""
+    group, truth, subgroup = SYMMETRIES[symmetry]
+    images, labels, count = read_digits(data)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: count + HELD_OUT]
+    images = shrink(apply_symmetry(images[order], symmetry, seed).images)
+    labels = labels[order]
+    for method, config in methods(group, subgroup).items():
+        if options.methods and method not in options.methods:
+            continue
+        start = time.perf_counter()
+        model = train(images[:count], labels[:count], seed, options, **config)
+        degrees = measure_degree(model)
+        yield Result(
+            data,
+            symmetry,
+            method,
+            seed,
+            truth,
+            accuracy(model, images[count:], labels[count:]),
+            [degree.broken_energy for degree in degrees],
+            [degree.nearest_subgroup for degree in degrees],
+            seconds=time.perf_counter() - start,
+        )
+
+
+def turn_up_or_down(data: str, width: int, seed: int, options: argparse.Namespace) -> Iterator[Result]:
+    """Train every method on (digit, up | down) and find the turn up to which accuracy holds."""
+    images, labels, count = read_digits(data)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: count + HELD_OUT]
+    turned = up_or_down(images[order], labels[order], width, seed)
+    for method, config in methods("so2", None).items():
+        if options.methods and method not in options.methods:
+            continue
+        start = time.perf_counter()
+        model = train(shrink(turned.images[:count]), turned.labels[:count], seed, options, **config)
+        angles, rates = accuracy_against_turn(model, turned.images[count:], turned.labels[count:], prepare=shrink)
+        degrees = measure_degree(model)
+        yield Result(
+            data,
+            f"up|down ±{width}°",
+            method,
+            seed,
+            f"{90 - width}°",
+            rates[0],
+            [degree.broken_energy for degree in degrees],
+            [degree.nearest_subgroup for degree in degrees],
+            holding_turn(angles, rates),
+            time.perf_counter() - start,
+        )
+
+
+def table(results: list[Result]) -> str:
+    """Return the results as a table, seeds gathered into mean ± standard deviation."""
+    gathered: dict[tuple[str, str, str, str], list[Result]] = defaultdict(list)
+    for result in results:
+        gathered[result.data, result.symmetry, result.truth, result.method].append(result)
+    lines = [f"{'data':10} {'symmetry':13} {'truth':24} {'method':8} {'accuracy':>14}  broken energy, layer by layer"]
+    for (data, symmetry, truth, method), group in gathered.items():
+        rates = [result.accuracy for result in group]
+        spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
+        line = f"{data:10} {symmetry:13} {truth:24} {method:8} {statistics.mean(rates):.3f} ± {spread:.3f} ({len(rates)})"
+        if method == "learned":
+            layers = [statistics.mean(layer) for layer in zip(*(r.broken_energy for r in group), strict=True)]
+            line += "  " + " ".join(f"{energy:.2f}" for energy in layers)
+            named = sum(result.nearest_subgroup[-1] == truth for result in group)
+            line += f"  named {named}/{len(group)}" if symmetry in SYMMETRIES else ""
+        turns = [result.holding_turn_deg for result in group if result.holding_turn_deg is not None]
+        line += f"  holds to {statistics.mean(turns):.0f}° (each {turns})" if turns else ""
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run, print the table as it grows, write JSON after every training."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--data", nargs="+", default=["digits", "mnist600", "mnist2000"])
+    parser.add_argument("--symmetry", nargs="+", default=[*SYMMETRIES, *(f"up:{width}" for width in TURNS)])
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=Settings.epochs)
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--settings", type=json.loads, default={}, help="other training settings, as JSON")
+    parser.add_argument("--penalty", type=json.loads, default={}, help="other prices of the chain, as JSON")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results: list[Result] = []
+    for seed in range(options.seeds):
+        for data in options.data:
+            for symmetry in options.symmetry:
+                if symmetry.startswith("up:"):
+                    found = turn_up_or_down(data, int(symmetry[3:]), seed, options)
+                else:
+                    found = recover(data, symmetry, seed, options)
+                for result in found:
+                    results.append(result)
+                    print(json.dumps(asdict(result)), flush=True)
+                    if options.json:
+                        content = {"schema": 1, "epochs": options.epochs, "rows": [asdict(r) for r in results]}
+                        options.json.write_text(json.dumps(content, indent=1))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        main()
