@@ -179,7 +179,8 @@ _ROTATION_FAMILIES = (_escnn.SO3, _escnn.O3, _escnn.Octahedral, _escnn.Icosahedr
 
 
 def _normalise(name: str) -> str:
-    return re.sub(r"[()\s_-]", "", name).lower()
+    plain = re.sub(r"[()\s_-]", "", name).lower()
+    return "c1" if plain == "none" else plain
 
 
 def plane_group(name: str) -> SymmetryGroup:
@@ -229,7 +230,6 @@ def _space_group(name: str) -> SymmetryGroup:
 
 
 def _axial(name: str) -> tuple[_escnn.Group | None, str]:
-    name = "c1" if name == "none" else name
     if name == "so2":
         return _escnn.so2_group(), "SO(2)"
     if name in ("o2", "cone"):

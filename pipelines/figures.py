@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import Any
@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from parteq.core.measure import LayerDegree
+from parteq.datasets.images import ImageDataset
 
-__all__ = ["densities", "equivariance", "learning_curve", "png"]
+__all__ = ["densities", "equivariance", "examples", "learning_curve", "png", "twins"]
 
 TURNS, FLIPS, GREY = "#0072b2", "#d55e00", "#8a8f98"
 STYLE: dict[Any, Any] = {
@@ -66,6 +67,33 @@ def learning_curve(history: Sequence[dict[str, Any]]) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(True)
             axes.legend()
+    return figure
+
+
+def twins(histories: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
+    """Validation accuracy against the epoch, of several trainings by name."""
+    with _style():
+        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        axes = figure.subplots()
+        for (name, history), colour in zip(histories.items(), (TURNS, FLIPS, GREY), strict=True):
+            axes.plot([r["epoch"] for r in history], [r["val_accuracy"] for r in history], color=colour, label=name)
+        axes.set(xlabel="epoch", ylabel="accuracy")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(True)
+        axes.legend(title="symmetry kept")
+    return figure
+
+
+def examples(dataset: ImageDataset, columns: int = 8) -> Figure:
+    """A row of images, spread over the data set, below the names of their classes."""
+    with _style():
+        figure = Figure(figsize=(0.95 * columns, 1.2), layout="constrained")
+        chosen = np.linspace(0, len(dataset) - 1, columns).round().astype(int)
+        for axes, index in zip(figure.subplots(1, columns), chosen, strict=True):
+            image, label = dataset[int(index)]
+            axes.imshow(image.movedim(0, -1).numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.set_title(dataset.classes[label], fontsize=7, fontweight="normal")
+            axes.set_axis_off()
     return figure
 
 

@@ -41,15 +41,15 @@ class Section:
         title: its heading.
         text: plain text below the heading.
         finding: one sentence to stand out.
-        table: rows, all with the same keys, which are the heads of the columns.
-        best: number of the row of the table that is set in bold.
+        tables: each a list of rows, all with the same keys, which are the heads of the columns.
+        best: number of the row of the first table that is set in bold.
         pictures: below.
     """
 
     title: str
     text: str = ""
     finding: str = ""
-    table: Rows = ()
+    tables: Sequence[Rows] = ()
     best: int | None = None
     pictures: Sequence[Picture] = ()
 
@@ -79,8 +79,8 @@ def _section(section: Section) -> str:
         parts.append(f'<p class="finding">{escape(section.finding)}</p>')
     if section.text:
         parts.append(f"<p>{escape(section.text)}</p>")
-    if section.table:
-        parts.append(_table(section.table, section.best))
+    for number, rows in enumerate(section.tables):
+        parts.append(_table(rows, None if number else section.best))
     for picture in section.pictures:
         source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
         caption = escape(picture.caption)
@@ -112,7 +112,7 @@ def scores_section(scores: Mapping[str, float | int | None]) -> Section:
         {"": name, "value": scores[name], "from": scores[f"{name}_low"], "to": scores[f"{name}_high"]} for name in names
     ]
     text = f"{scores['n']} held-out images; 95 % intervals by bootstrap over groups, where there are groups."
-    return Section("Scores", text, table=rows)
+    return Section("Scores", text, tables=[rows])
 
 
 def learning_section(history: Sequence[dict[str, Any]]) -> Section:
@@ -152,6 +152,6 @@ def degree_section(
     return Section(
         title,
         finding=summarize_degree(layers),
-        table=rows,
+        tables=[rows],
         pictures=pictures if any(layer.angles_deg for layer in layers) else [],
     )

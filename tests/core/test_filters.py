@@ -45,7 +45,9 @@ def test_pixels_turn_by_their_irreps(group: SymmetryGroup, size: int) -> None:
     points = grid_points(size, group.dimension)
     bank = pixel_bank(group, points)
     if bank is None:
-        assert group.continuous or group.name in ("C5", "C8", "D5", "D3", "icosahedral")
+        # Some element takes a point off the grid.
+        doubled = [2 * points @ group.matrix(h).T for h in group.quadrature(2)[0]]
+        assert any(np.abs(moved - np.round(moved)).max() > 1e-3 for moved in doubled)
         return
     # All functions on the grid, orthonormal.
     np.testing.assert_allclose(bank.values @ bank.values.T, np.eye(len(points)), atol=1e-8)
