@@ -2,12 +2,12 @@
 
     python benchmarks/core_speed.py --json speed.json
 
-Each row pairs one training step (kernel expansion, forward, backward, the density's gradient included) of our layer with
-the same step of the plain convolution of equal channels, and of escnn's with equal fields. The layers take turns within
-each repeat, and a ratio is the median over repeats of the ratios within them, so that a busy machine slows both alike.
-``folded`` rows are inference after ``plain()``; ``compiled``, ``bfloat16`` and ``channels last`` rows are compared with the
-plain convolution run the same way. Build times are of six layers, in a process of its own with an empty cache (cold) and
-again with that cache (warm), imports not counted.
+Each row pairs one training step (kernel expansion, forward, backward, the density's gradient included) of our layer
+with the same step of the plain convolution of equal channels, and of escnn's with equal fields. The layers take turns
+within each repeat, and a ratio is the median over repeats of the ratios within them, so that a busy machine slows both
+alike. ``folded`` rows are inference after ``plain()``; ``compiled``, ``bfloat16`` and ``channels last`` rows are
+compared with the plain convolution run the same way. Build times are of six layers, in a process of its own with an
+empty cache (cold) and again with that cache (warm), imports not counted.
 """
 
 from __future__ import annotations

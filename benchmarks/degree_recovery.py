@@ -8,8 +8,8 @@ network of as many weights), and, as an oracle that is told the answer, the true
 task (digit, up | down) turned within ±w the table gives the turn up to which held-out accuracy holds; the truth is
 90° − w.
 
-Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST at 14×14, where ``$PARTEQ_DATA``
-(or ``../shared/data``) holds ``mnist_8k.npz``.
+Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST at 14×14, where
+``$PARTEQ_DATA`` (or ``../shared/data``) holds ``mnist_8k.npz``.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ def table(results: list[Result]) -> str:
     for (data, symmetry, truth, method), group in gathered.items():
         rates = [result.accuracy for result in group]
         spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
-        line = f"{data:10} {symmetry:13} {truth:24} {method:8} {statistics.mean(rates):.3f} ± {spread:.3f} ({len(rates)})"
+        line = (
+            f"{data:10} {symmetry:13} {truth:24} {method:8} {statistics.mean(rates):.3f} ± {spread:.3f} ({len(rates)})"
+        )
         if method == "learned":
             layers = [statistics.mean(layer) for layer in zip(*(r.broken_energy for r in group), strict=True)]
             line += "  " + " ".join(f"{energy:.2f}" for energy in layers)

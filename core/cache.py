@@ -25,7 +25,10 @@ _LAYOUT = 1  # raise when the meaning of any cached array changes
 
 
 def cache_folder() -> Path:
-    """Return the folder of cached bases: ``$PARTEQ_CACHE``, else ``$XDG_CACHE_HOME/parteq``, else ``~/.cache/parteq``."""
+    """Return the folder of cached bases.
+
+    It is ``$PARTEQ_CACHE``, else ``$XDG_CACHE_HOME/parteq``, else ``~/.cache/parteq``.
+    """
     chosen = os.environ.get("PARTEQ_CACHE")
     if chosen:
         return Path(chosen)

@@ -2,8 +2,8 @@
 
 Three prices, in nats, each optional and each 0 for uniform densities:
 
-- *to uniform*, Σ KL(λ ‖ uniform): symmetry is kept unless the data pay for breaking it. Divided by the number of training
-  samples this is a description length: breaking C4 to the identity costs log 4 nats once, not once a sample;
+- *to uniform*, Σ KL(λ ‖ uniform): symmetry is kept unless the data pay for breaking it. Divided by the number of
+  training samples this is a description length: breaking C4 to the identity costs log 4 nats once, not once a sample;
 - *to predecessor*, Σ KL(λ_next ‖ λ_previous) over the links of the chain: a later layer may break symmetry further, but
   symmetry that is broken is hardly regained, and breaking it late is cheaper than early (Veefkind and Cesa, arXiv
   2406.03946, section 4.3);
@@ -31,7 +31,8 @@ class Chain:
 
     Args:
         densities: learned densities; each is counted once.
-        links: pairs (previous, next) of positions in ``densities``, skips included; by default each with the one before.
+        links: pairs (previous, next) of positions in ``densities``, skips included; by default each with the one
+            before.
     """
 
     def __init__(self, densities: Sequence[LearnedDensity], links: Sequence[tuple[int, int]] | None = None) -> None:
@@ -48,6 +49,10 @@ class Chain:
         """Return Σ KL(λ ‖ uniform)."""
         return _total(density.divergence_from_uniform() for density in self.densities)
 
+    def roughness(self) -> Tensor:
+        """Return Σ ½∫|∇λ|²."""
+        return _total(density.roughness() for density in self.densities)
+
     def to_predecessor(self) -> Tensor:
         """Return Σ KL(λ_next ‖ λ_previous) over the links."""
         return _total(self.densities[after].divergence(self.densities[before]) for before, after in self.links)
@@ -62,7 +67,7 @@ def _total(prices: object) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def degree_penalty(model: nn.Module, samples: int, price: float = 10.0) -> Tensor:
+def degree_penalty(model: nn.Module, samples: int, price: float = 30.0, smoothness: float = 1.0) -> Tensor:
     """Return what a model's learned densities add to the mean loss of a sample.
 
     Args:
@@ -70,4 +75,5 @@ def degree_penalty(model: nn.Module, samples: int, price: float = 10.0) -> Tenso
         samples: number of training samples.
         price: nats of loss, over the whole training set, for a nat of divergence from uniform in one layer.
     """
-    return Chain.of(model).to_uniform() * (price / samples)
+    chain = Chain.of(model)
+    return (chain.to_uniform() + smoothness * chain.roughness()) * (price / samples)

@@ -110,7 +110,10 @@ class Density(nn.Module, ABC):
 
     @abstractmethod
     def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
-        """Return λ(h g) at elements h, where g is a point at which λ is largest: the same layer, peaked at the identity."""
+        """Return λ(h g) at elements h, where g is a point at which λ is largest.
+
+        This describes the same layer, peaked at the identity.
+        """
 
     def coefficients(self) -> list[Tensor]:
         """Return λ̂(ψ) as one d × d tensor for each irrep of ``group.irreps(band)``."""
@@ -250,6 +253,16 @@ class LearnedDensity(Density):
         """
         return torch.cat([(block @ block.T).reshape(-1) for block in self.coefficients()])
 
+    def roughness(self) -> Tensor:
+        """Return ½ Σ_ψ k² (d / c) ‖λ̂(ψ)‖², k the frequency of ψ: half the Dirichlet energy ∫|∇λ|² on SO(2).
+
+        Finite groups have no frequencies, and no roughness.
+        """
+        irreps = self.group.irreps(self.band)
+        weights = [0.5 * self.group.frequency(irrep) ** 2 * _multiplicity(irrep) for irrep in irreps]
+        blocks = zip(weights, self.coefficients(), strict=True)
+        return torch.stack([weight * block.square().sum() for weight, block in blocks]).sum()
+
     def misalignment(self) -> Tensor:
         """Return log ∫λ² − log λ(e): 0 for λ uniform on a subgroup, large for λ on a coset that lacks the identity."""
         log_density = self.log_density(self.irrep_values)
@@ -277,8 +290,8 @@ class SoftmaxDensity(LearnedDensity):
         group: the group H.
         band: highest frequency of f and of λ̂.
         oversampling: as in :class:`LearnedDensity`.
-        parent: a density of the same group and band to inherit from: λ = λ_parent exp f / ∫ λ_parent exp f, so that what
-            the parent broke stays broken. The parent stays where it is registered, usually in the layer before.
+        parent: a density of the same group and band to inherit from: λ = λ_parent exp f / ∫ λ_parent exp f, so that
+            what the parent broke stays broken. The parent stays where it is registered, usually in the layer before.
     """
 
     basis_scale: Tensor

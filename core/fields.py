@@ -1,8 +1,8 @@
 """Feature fields: which representation the channels of a layer carry.
 
-A :class:`FieldType` is a number of equal *fields*, each carrying one orthogonal representation ρ of H. Channels run field
-by field, the components of ρ inside. Representations are direct sums ρ(h) = Q (⊕ ψ_i(h)) Qᵀ of irreps with a change of
-basis Q; they are built here by name:
+A :class:`FieldType` is a number of equal *fields*, each carrying one orthogonal representation ρ of H. Channels run
+field by field, the components of ρ inside. Representations are direct sums ρ(h) = Q (⊕ ψ_i(h)) Qᵀ of irreps with a
+change of basis Q; they are built here by name:
 
 - ``regular``: functions on a finite group (components permute, so pointwise nonlinearities are exact);
 - ``irreps``: a plain direct sum, written as a mapping from irrep to multiplicity;
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def trivial(group: SymmetryGroup) -> Representation:
     return Representation("trivial", group, (group.irreps(0)[0],), np.eye(1), permutes=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def regular(group: SymmetryGroup) -> Representation:
     """Return the regular representation of a finite group: components are group elements, permuted by ρ(h) e_g = e_hg.
 

@@ -66,17 +66,18 @@ def grid_points(size: int, dimension: int, dilation: int = 1) -> FloatArray:
     axes.
     """
     axis = (np.arange(size) - (size - 1) / 2) * dilation
-    mesh = np.stack(np.meshgrid(*[axis] * dimension, indexing="ij"), axis=-1).reshape(-1, dimension)[:, ::-1].copy()
+    mesh = np.stack(np.meshgrid(*[axis] * dimension, indexing="ij"), axis=-1)
+    points: FloatArray = mesh.reshape(-1, dimension)[:, ::-1].copy()
     if dimension == 2:
-        mesh[:, 1] *= -1
-    return mesh
+        points[:, 1] *= -1
+    return points
 
 
 def resolved_frequencies(radius: float) -> int:
     """Return the highest angular frequency kept on a ring: twice its radius in pixels.
 
-    A ring of radius r has about 2πr samples, which could tell frequencies up to πr apart; the margin keeps aliasing low. A
-    ring of radius 0 holds frequency 0 alone.
+    A ring of radius r has about 2πr samples, which could tell frequencies up to πr apart; the margin keeps aliasing
+    low. A ring of radius 0 holds frequency 0 alone.
     """
     return int(np.floor(2 * radius))
 
@@ -93,7 +94,7 @@ def pixel_bank(group: SymmetryGroup, points: FloatArray) -> FilterBank | None:
 
     def permutation(h: Element) -> FloatArray:
         distance = np.linalg.norm((points @ group.matrix(h).T)[:, None] - points[None], axis=-1)
-        return (distance < 1e-6).astype(float).T
+        return np.asarray(distance < 1e-6, dtype=float).T
 
     if any((permutation(h).sum(axis=0) != 1).any() for h in group.algebra.elements):
         return None
@@ -145,7 +146,7 @@ def _harmonics(dimension: int, frequency: int, points: FloatArray) -> FloatArray
     if dimension == 2:
         angle = np.arctan2(points[:, 1], points[:, 0])
         stacked = [np.cos(frequency * angle), np.sin(frequency * angle)] if frequency else [np.ones_like(angle)]
-        values = np.stack(stacked)
+        values: FloatArray = np.stack(stacked)
     else:
         algebra = space_group("so3").algebra
         irrep = algebra.irrep(frequency)
@@ -177,7 +178,8 @@ def _turn_pole_to(point: FloatArray) -> FloatArray:
     x, y, z = point / np.linalg.norm(point)
     tilt, turn = np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x)
     c, s = np.cos(tilt), np.sin(tilt)
-    return _turn_z(turn) @ np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+    rotation: FloatArray = _turn_z(turn) @ np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+    return rotation
 
 
 def _harmonic_action(group: SymmetryGroup, frequency: int) -> Callable[[Element], FloatArray]:
@@ -190,7 +192,8 @@ def _harmonic_action(group: SymmetryGroup, frequency: int) -> Callable[[Element]
             matrix = group.matrix(h)
             angle = frequency * np.arctan2(matrix[1, 0], matrix[0, 0])
             c, s = np.cos(angle), np.sin(angle)
-            return np.array([[c, -s], [s, c]]) @ np.diag([1.0, np.linalg.det(matrix)])
+            action: FloatArray = np.array([[c, -s], [s, c]]) @ np.diag([1.0, np.linalg.det(matrix)])
+            return action
 
         return circular
     algebra = space_group("so3").algebra
@@ -199,6 +202,6 @@ def _harmonic_action(group: SymmetryGroup, frequency: int) -> Callable[[Element]
     def spherical(h: Element) -> FloatArray:
         matrix = group.matrix(h)
         parity = np.sign(np.linalg.det(matrix))
-        return parity**frequency * irrep(algebra.element(matrix * parity, "MAT"))
+        return np.asarray(parity**frequency * irrep(algebra.element(matrix * parity, "MAT")), dtype=float)
 
     return spherical

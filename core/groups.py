@@ -15,7 +15,7 @@ import itertools
 import re
 import warnings
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -201,7 +201,7 @@ def space_group(name: str) -> SymmetryGroup:
     return _space_group(_normalise(name))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _plane_group(name: str) -> SymmetryGroup:
     algebra, label = _axial(name)
     if algebra is None or name == "cone":
@@ -209,7 +209,7 @@ def _plane_group(name: str) -> SymmetryGroup:
     return SymmetryGroup(label, 2, algebra, (1.0, -1.0) if name[0] in "do" else ())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _space_group(name: str) -> SymmetryGroup:
     families = {
         "so3": ("SO(3)", _escnn.so3_group),

@@ -127,7 +127,10 @@ def _distinct(irreps: tuple[Irrep, ...]) -> tuple[list[Irrep], list[int]]:
 
 
 def _padded_basis(irreps: tuple[Irrep, ...], basis: FloatArray) -> FloatArray:
-    """Return the columns of ``basis`` spread to equal, zero-padded blocks for each irrep, shape (rows, irreps × d_max)."""
+    """Return the columns of ``basis`` spread to equal, zero-padded blocks for each irrep.
+
+    Shape (rows, irreps × d_max).
+    """
     widest = max(irrep.size for irrep in irreps)
     spread = np.zeros((len(basis), len(irreps), widest))
     start = 0
@@ -150,9 +153,9 @@ class PartialKernel(nn.Module):
 
     Calling it returns the kernel, shape (c_out, c_in / groups, points), for ``torch.nn.functional.conv*d``.
 
-    Weights are coordinates of W in an orthonormal basis (before sampling), shape (rows, fields out, fields in / groups),
-    so weight decay on them is a norm of W and λ is identifiable. With λ fixed to ``full`` the rows are the exactly
-    steerable kernels, with ``none`` all kernels.
+    Weights are coordinates of W in an orthonormal basis (before sampling), shape (rows, fields out,
+    fields in / groups), so weight decay on them is a norm of W and λ is identifiable. With λ fixed to ``full`` the rows
+    are the exactly steerable kernels, with ``none`` all kernels.
 
     Memory: the static basis takes Σ over distinct triples of irreps of n × d_J d_l d_j numbers, plus the sampled
     filters; it grows with the irreps of one field, not with the number of fields.
@@ -225,7 +228,7 @@ class PartialKernel(nn.Module):
         names = [[irrep.id for irrep in irreps] for irreps in (outs, ins, filters)]
         key = f"triple basis|{group!r}|{names}|band {density.band}|{digest}"
 
-        def build() -> dict[str, FloatArray]:
+        def build() -> dict[str, NDArray[Any]]:
             basis = _triple_bases(group, outs, ins, filters, density.band)
             if fixed is not None:
                 basis = _reduce_to_invariants(basis, fixed)
@@ -245,9 +248,9 @@ class PartialKernel(nn.Module):
         )
 
     def reset_parameters(self, gain: float = 2.0) -> None:
-        """Draw weights so that outputs of unit inputs have variance ``gain`` for the density as it stands (He's rule at 2).
+        """Draw weights so that outputs of unit inputs have variance ``gain`` for the density as it stands.
 
-        Every output irrep gets the same energy per component: the variance of a row is
+        A gain of 2 is He's rule. Every output irrep gets the same energy per component: the variance of a row is
         gain × d_J / (fields in × effective rows that feed J), a row of frequency ψ counting as ‖λ̂(ψ)‖² / d.
         """
         with torch.no_grad():

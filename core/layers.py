@@ -123,7 +123,7 @@ class _PartialConv(PartialLayer):
 
     def weight(self) -> Tensor:
         """Return the kernel, shape (c_out, c_in / groups, *grid)."""
-        kernel = self.kernel()
+        kernel: Tensor = self.kernel()
         return kernel.view(*kernel.shape[:2], *[self.kernel_size] * self.dimension)
 
     def _options(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _bank(group: SymmetryGroup, kernel_size: int) -> FilterBank:
     return harmonic_bank(group, points, radii, 0.6, [resolved_frequencies(radius) for radius in radii])
 
 
-_Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d, nn.Conv3d)
+_Layer = TypeVar("_Layer", bound=nn.Linear | nn.Conv2d | nn.Conv3d)
 
 
 def _filled(layer: _Layer, weight: Tensor, bias: Tensor | None) -> _Layer:
@@ -208,5 +208,7 @@ def _filled(layer: _Layer, weight: Tensor, bias: Tensor | None) -> _Layer:
     with torch.no_grad():
         layer.weight.copy_(weight)
         if bias is not None:
+            assert layer.bias is not None
             layer.bias.copy_(bias)
-    return layer.to(weight.device)
+    layer.to(weight.device)
+    return layer

@@ -1,16 +1,16 @@
 """The degree of equivariance, measured on the kernels of a network rather than read off its densities.
 
-An element h turns a kernel into h·K = ρ_out(h) K(h⁻¹ ·) ρ_in(h)⁻¹. In irrep coordinates, which are orthonormal, this is a
-matrix product, so for a layer of any density
+An element h turns a kernel into h·K = ρ_out(h) K(h⁻¹ ·) ρ_in(h)⁻¹. In irrep coordinates, which are orthonormal, this is
+a matrix product, so for a layer of any density
 
 - the *equivariance error* at h is ‖h·K − K‖² / 2‖K‖²: 0 where the layer respects h, 1 where K and h·K have nothing in
   common;
 - the *broken energy* under a subgroup S is ‖K − P_S K‖² / ‖K‖², the share of the kernel that S does not leave alone: 0
   for exactly S-equivariant layers, 1 − 1/|S| for a kernel without symmetry (on average).
 
-A density is known only up to a turn of its argument from the right, λ(h g), which the kernel absorbs (turning W by g⁻¹).
-Reported densities are turned so that they peak at the identity, an equal description of the same layer; measured errors
-need no such choice.
+A density is known only up to a turn of its argument from the right, λ(h g), which the kernel absorbs (turning W by
+g⁻¹). Reported densities are turned so that they peak at the identity, an equal description of the same layer; measured
+errors need no such choice.
 """
 
 from __future__ import annotations

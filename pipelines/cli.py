@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tyro
@@ -42,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             return _overview(name, words)
         command = _parse(name, words[len(name.split()) :])
-        _prepare_messages(command.quiet)
-        results = command.run()
-        _answer(command, results)
+        with _messages(command.quiet):
+            _answer(command, command.run())
     except DataError as error:
         print(f"parteq: {error}", file=sys.stderr)
         return 2
@@ -114,15 +114,22 @@ def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:
     return options
 
 
-def _prepare_messages(quiet: bool) -> None:
-    """Log records and the warnings of parteq go to stderr, a line each; warnings of other packages nowhere."""
-    silent = quiet or not _is_main()
-    logging.basicConfig(format="%(message)s", level=logging.ERROR if silent else logging.INFO, force=True)
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    if not silent:
-        warnings.filterwarnings("default", module=r"parteq\.")
-    warnings.formatwarning = lambda message, *_, **__: f"parteq: {message}\n"
+@contextmanager
+def _messages(quiet: bool) -> Iterator[None]:
+    """Log records and warnings of parteq go to stderr, a line each; warnings of other packages go nowhere."""
+    logger, handler = logging.getLogger("parteq"), logging.StreamHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR if quiet or not _is_main() else logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", module=r"parteq\.")
+            warnings.showwarning = lambda message, *_, **__: logger.warning("parteq: %s", message)
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _answer(command: Command, results: dict[str, Any]) -> None:

@@ -174,8 +174,8 @@ STUDIES = (
     _Study(
         "digits",
         "Digits that stand or lie",
-        "Handwritten digits turned by 0°, 90°, 180° or 270°. The class is the digit and whether it stands (0°, 180°) or "
-        "lies (90°, 270°): half a turn changes nothing, a quarter does. Of the four turns of C4 the truth is C2. "
+        "Handwritten digits turned by 0°, 90°, 180° or 270°. The class is the digit and whether it stands (0°, 180°) "
+        "or lies (90°, 270°): half a turn changes nothing, a quarter does. Of the four turns of C4 the truth is C2. "
         "A network that keeps all of C4 cannot tell standing from lying and is right in half of the cases at best.",
         "c4",
         images=800,
@@ -185,9 +185,9 @@ STUDIES = (
     _Study(
         "tissue",
         "Stained tissue",
-        "Patches of immunohistochemistry; the class is whether the centre is stained. Regions of the picture are either "
-        "trained on or held out. Tissue has no preferred direction and no hand: the truth is all of D4, turns by "
-        "quarters and mirrors.",
+        "Patches of immunohistochemistry; the class is whether the centre is stained. Regions of the picture are "
+        "either trained on or held out. Tissue has no preferred direction and no hand: the truth is all of D4, turns "
+        "by quarters and mirrors.",
         "d4",
         images=400,
         epochs=15,

@@ -1,10 +1,10 @@
 """Image classifiers with a learnable degree of equivariance.
 
-A model maps images in 0…1 to logits: normalisation, a stem that lifts the colour channels to fields, residual stages with
-anti-aliased pooling between them, and an *invariant head*: a last equivariant layer onto invariant channels, their mean
-over the image, and a linear classifier. With ``degree`` "full" the logits are invariant under the group (exactly so for
-turns by 90° and mirrors); with "learned" each convolution has a density of its own and may break what the data break;
-with "none", or the group "none", it is an ordinary network.
+A model maps images in 0…1 to logits: normalisation, a stem that lifts the colour channels to fields, residual stages
+with anti-aliased pooling between them, and an *invariant head*: a last equivariant layer onto invariant channels, their
+mean over the image, and a linear classifier. With ``degree`` "full" the logits are invariant under the group (exactly
+so for turns by 90° and mirrors); with "learned" each convolution has a density of its own and may break what the data
+break; with "none", or the group "none", it is an ordinary network.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class _Builder:
     def fields(self, channels: float) -> FieldType:
         """Return a type whose *exactly equivariant* layers have as many weights as plain ones of ``channels``.
 
-        An equivariant kernel between regular fields of size s has 1/s of the weights of a plain one of the same channels.
+        An equivariant kernel between regular fields of size s has 1/s of the weights of a plain one of the same
+        channels.
         """
         size = self.representation.size
         return FieldType(self.representation, max(1, round(channels / math.sqrt(size))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parteq.core.density import Density, make_density
+from parteq.core.density import Density, SoftmaxDensity, make_density
 from parteq.core.fields import FieldType, Representation, direct_sum
 from parteq.core.filters import FilterBank, grid_points, harmonic_bank
 from parteq.core.groups import Element, Irrep, SymmetryGroup
@@ -19,6 +20,7 @@ from parteq.core.kernel import PartialKernel
 __all__ = [
     "QUATERNION_GROUP",
     "RingFilters",
+    "concentrate",
     "each_irrep_once",
     "grid_elements",
     "highest_frequency",
@@ -84,6 +86,14 @@ def randomise(density: Density, generator: torch.Generator, scale: float = 0.3) 
     with torch.no_grad():
         for parameter in density.parameters():
             parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def concentrate(density: SoftmaxDensity, elements: Sequence[Element], height: float = 40.0) -> None:
+    """Give elements of a finite group equal mass, and the others exp(-height) of it."""
+    target = torch.tensor([height * (density.element(i) in elements) for i in range(len(density.weights))])
+    with torch.no_grad():
+        functions = density.irrep_values * density.basis_scale
+        density.logits.copy_(torch.linalg.pinv(functions) @ (target - target.mean()))
 
 
 # -- filters ----------------------------------------------------------------------------------------------------------

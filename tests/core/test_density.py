@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from tests.core.helpers import QUATERNION_GROUP, irreps_on_quadrature, randomise
 
 from parteq.core.density import (
     Density,
@@ -19,6 +18,7 @@ from parteq.core.density import (
 )
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.subgroups import subgroups
+from tests.core.helpers import QUATERNION_GROUP, irreps_on_quadrature, randomise
 
 LEARNED = pytest.mark.parametrize("degree", ["softmax", "squared"])
 

@@ -11,13 +11,13 @@ import torch
 from escnn import group as escnn_group
 from escnn import kernels as escnn_kernels
 from escnn.group import _numerical
-from tests.core.helpers import jacobian
 
 from parteq.core.density import make_density
 from parteq.core.fields import FieldType, Representation, direct_sum
 from parteq.core.filters import harmonic_bank
 from parteq.core.groups import SymmetryGroup
 from parteq.core.kernel import PartialKernel
+from tests.core.helpers import jacobian
 
 WIDTH = 0.6
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.core.helpers import QUATERNION_GROUP, each_irrep_once, some_elements
 
 from parteq.core.fields import FieldType, Representation, band_limited, direct_sum, regular, trivial
 from parteq.core.groups import SymmetryGroup, plane_group
+from tests.core.helpers import QUATERNION_GROUP, each_irrep_once, some_elements
 
 
 def _check_representation(representation: Representation) -> None:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.core.helpers import ring_filters, some_elements
 
 from parteq.core.filters import grid_points, pixel_bank, point_bank, resolved_frequencies
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
+from tests.core.helpers import ring_filters, some_elements
 
 
 def _action(irreps: tuple, h: object) -> np.ndarray:

@@ -4,6 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from parteq.core.fields import FieldType, band_limited, direct_sum, regular
+from parteq.core.fourier import AdaptiveFourierNonlinearity, FourierNonlinearity
+from parteq.core.groups import Element, SymmetryGroup, plane_group, space_group
 from tests.core.equivariance import (
     check_gradients,
     check_state,
@@ -13,10 +17,6 @@ from tests.core.equivariance import (
     perturbed,
     turned,
 )
-
-from parteq.core.fields import FieldType, band_limited, direct_sum, regular
-from parteq.core.fourier import AdaptiveFourierNonlinearity, FourierNonlinearity
-from parteq.core.groups import Element, SymmetryGroup, plane_group, space_group
 
 CONTINUOUS = [
     *[pytest.param(plane_group(name), 3, id=f"plane-{name}") for name in ("so2", "o2")],

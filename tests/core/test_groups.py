@@ -5,9 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-from tests.core.helpers import QUATERNION_GROUP, some_elements
 
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
+from tests.core.helpers import QUATERNION_GROUP, some_elements
 
 
 def test_names_are_forgiving_and_equal_names_give_one_object() -> None:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tests.core.helpers import QUATERNION_GROUP, highest_frequency, multiplicity, some_elements
 
 from parteq.core.groups import Element, Irrep, SymmetryGroup
 from parteq.core.intertwiners import copies_of_irrep, decompose, triple_product_basis
+from tests.core.helpers import QUATERNION_GROUP, highest_frequency, multiplicity, some_elements
 
 
 def _mixed_sum(group: SymmetryGroup, irreps: list[Irrep]) -> tuple[int, Callable[[Element], np.ndarray]]:

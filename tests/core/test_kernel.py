@@ -7,6 +7,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
+
+from parteq.core.density import FixedDensity, make_density
+from parteq.core.fields import FieldType, Representation, direct_sum, regular
+from parteq.core.filters import FilterBank, grid_points, pixel_bank
+from parteq.core.groups import Irrep, SymmetryGroup, plane_group
+from parteq.core.kernel import PartialKernel
+from parteq.core.subgroups import Subgroup, subgroups
 from tests.core.helpers import (
     QUATERNION_GROUP,
     RingFilters,
@@ -19,13 +26,6 @@ from tests.core.helpers import (
     ring_filters,
     unprojected,
 )
-
-from parteq.core.density import FixedDensity, make_density
-from parteq.core.fields import FieldType, Representation, direct_sum, regular
-from parteq.core.filters import FilterBank, grid_points, pixel_bank
-from parteq.core.groups import Irrep, SymmetryGroup, plane_group
-from parteq.core.kernel import PartialKernel
-from parteq.core.subgroups import Subgroup, subgroups
 
 LEARNED = pytest.mark.parametrize("degree", ["softmax", "squared"])
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from tests.core.helpers import grid_elements, randomise, transform
 from torch import Tensor, nn
 
 from parteq.core.density import Density, FixedDensity, LearnedDensity, make_density
@@ -16,6 +15,7 @@ from parteq.core.fields import FieldType, direct_sum, regular
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.layers import PartialConv2d, PartialConv3d, PartialLayer, PartialLinear
 from parteq.core.subgroups import axial_subgroup, subgroups
+from tests.core.helpers import grid_elements, randomise, transform
 
 DEGREES = ("full", "none", "softmax", "squared")
 

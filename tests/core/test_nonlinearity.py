@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.equivariance import check_gradients, check_state, equivariance_error, features, perturbed
 from torch import nn
 
 from parteq.core.fields import FieldType, Representation, band_limited, direct_sum, regular, trivial
@@ -18,6 +17,7 @@ from parteq.core.nonlinearity import (
     PointwiseNonlinearity,
     pointwise_function,
 )
+from tests.core.equivariance import check_gradients, check_state, equivariance_error, features, perturbed
 
 FUNCTIONS = ("relu", "elu", "relu6", "silu")
 GRIDS = ((), (5,), (3, 2), (2, 3, 2))

@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.equivariance import check_gradients, check_state, equivariance_error, features, perturbed
 from torch import nn
 
 from parteq.core.fields import FieldType, Representation, band_limited, direct_sum, regular, trivial
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.norm import FieldBatchNorm
+from tests.core.equivariance import check_gradients, check_state, equivariance_error, features, perturbed
 
 
 def mixed_basis(group: SymmetryGroup, band: int) -> Representation:
@@ -100,7 +100,7 @@ def test_a_norm_that_mixes_channels_does_not_fold() -> None:
 
 def test_one_number_has_no_variance() -> None:
     norm = FieldBatchNorm(FieldType(trivial(plane_group("c4")), 3))
-    with pytest.raises(ValueError, match="(?i)more than"):
+    with pytest.raises(ValueError, match=r"(?i)more than"):
         norm(torch.ones(1, 3))
     assert norm.eval()(torch.ones(1, 3)).shape == (1, 3)
 

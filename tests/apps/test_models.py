@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import itertools
+import json
+import pickle
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from parteq.apps.histo.models import GROUPS, SteerableResNet, create_model
+from parteq.core.density import LearnedDensity
+from parteq.core.measure import measure_degree, partial_layers
+from parteq.core.norm import FieldBatchNorm
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep bases that other versions of the code stored out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARTEQ_CACHE", str(tmp_path_factory.mktemp("bases")))
+        yield
+
+
+def _model(group: str, degree: str = "full", *, spatial_dims: int = 2, **options: float) -> SteerableResNet:
+    """Return a small model in evaluation, its densities and norms moved as training might."""
+    torch.manual_seed(0)
+    options = {"num_classes": 3, "width": 0.4, **options}
+    model = create_model(group=group, degree=degree, spatial_dims=spatial_dims, **options)  # type: ignore[arg-type]
+    assert isinstance(model, SteerableResNet)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, LearnedDensity):
+                for parameter in module.parameters():
+                    parameter.normal_(std=0.5)
+            if isinstance(module, FieldBatchNorm):
+                module.bias.normal_()
+                module.running_variance.uniform_(0.5, 2.0)
+    model.set_normalization([0.4, 0.5, 0.6], [0.2, 0.3, 0.1])
+    return model.eval().requires_grad_(False)
+
+
+def _images(*grid: int) -> Tensor:
+    return torch.rand(2, 3, *grid, generator=torch.Generator().manual_seed(1))
+
+
+def _parameters(group: str, degree: str, width: float = 1.0) -> int:
+    model = create_model(num_classes=2, group=group, degree=degree, width=width)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("width", [1.0, 2.0])
+def test_an_equivariant_model_is_about_as_large_as_a_plain_one(width: float) -> None:
+    assert _parameters("d4", "full", width) == pytest.approx(_parameters("none", "full", width), rel=0.25)
+
+
+@pytest.mark.parametrize("edge", [15, 16])
+@pytest.mark.parametrize("group", GROUPS)
+def test_logits_are_invariant_under_turns_and_mirrors(group: str, edge: int) -> None:
+    """Where the degree is full, and only under what is in the group."""
+    model, images = _model(group).double(), _images(edge, edge).double()
+    logits = model(images)
+    assert logits.std(0).max() > 1e-3  # tells images apart
+    for quarters in (1, 2, 3):
+        turned = model(images.rot90(quarters, (-2, -1)))
+        assert torch.allclose(turned, logits, atol=1e-9, rtol=0) == (group != "none")
+    for axis in (-2, -1):
+        assert torch.allclose(model(images.flip(axis)), logits, atol=1e-9, rtol=0) == (group in ("d4", "o2"))
+
+
+def test_logits_of_oblong_images_are_invariant() -> None:
+    model, images = _model("d4").double(), _images(13, 18).double()
+    torch.testing.assert_close(model(images.rot90(1, (-2, -1))), model(images))
+    torch.testing.assert_close(model(images.flip(-1)), model(images))
+
+
+@pytest.mark.parametrize("degree", ["learned", "none"])
+def test_other_degrees_may_break_the_symmetry(degree: str) -> None:
+    model, images = _model("d4", degree), _images(16, 16)
+    assert not torch.allclose(model(images.rot90(1, (-2, -1))), model(images), atol=1e-3)
+
+
+def test_a_learned_degree_starts_with_the_full_symmetry() -> None:
+    model = create_model(num_classes=3, group="d4", degree="learned", width=0.4).eval().double()
+    images = _images(15, 15).double()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images.rot90(1, (-2, -1))), model(images))
+
+
+@pytest.mark.parametrize("degree", ["full", "learned", "none"])
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_model_is_rebuilt_from_its_config_and_state(group: str, degree: str) -> None:
+    model = _model(group, degree, width=0.3)
+    rebuilt = create_model(**json.loads(json.dumps(model.config)))
+    assert rebuilt.config == model.config
+    rebuilt.load_state_dict(model.state_dict(), strict=True)
+    images = _images(12, 12)
+    torch.testing.assert_close(rebuilt.eval()(images), model(images), atol=0, rtol=0)
+
+
+def test_normalization_is_part_of_the_state() -> None:
+    state = _model("c4").state_dict()
+    torch.testing.assert_close(state["normalize.mean"], torch.tensor([0.4, 0.5, 0.6]))
+    torch.testing.assert_close(state["normalize.std"], torch.tensor([0.2, 0.3, 0.1]))
+
+
+@pytest.mark.parametrize("group", ["d4", "so2"])
+def test_a_pickled_model_computes_the_same(group: str) -> None:
+    model = _model(group, "learned")
+    twin = pickle.loads(pickle.dumps(model))
+    assert isinstance(twin, nn.Module)
+    torch.testing.assert_close(twin(_images(12, 12)), model(_images(12, 12)), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "transformer"}, "unknown model 'transformer'"),
+        ({"group": "e8"}, "unknown group"),
+        ({"group": "octahedral"}, "unknown group"),
+        ({"group": "e8", "spatial_dims": 3}, "unknown group"),
+        ({"degree": "most"}, "unknown degree 'most'"),
+    ],
+)
+def test_unknown_names_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(num_classes=2, **options)  # type: ignore[arg-type]
+
+
+def test_features_are_what_the_classifier_reads() -> None:
+    model, bare = _model("d4", "learned"), _model("d4", "learned", features_only=True)
+    bare.load_state_dict(model.state_dict(), strict=True)
+    images = _images(14, 14)
+    features = bare(images)
+    assert features.shape == (2, 32)
+    torch.testing.assert_close(model.classifier(features), model(images), atol=0, rtol=0)
+
+
+def test_channels_and_classes_are_as_asked() -> None:
+    model = create_model(num_classes=7, in_chans=1, group="c4", width=0.3).eval()
+    assert model(torch.rand(2, 1, 10, 9)).shape == (2, 7)
+
+
+def test_each_convolution_has_a_density_of_its_own_that_learns() -> None:
+    model = create_model(num_classes=3, group="c4", degree="learned", width=0.3)
+    densities = [layer.density for layer in partial_layers(model).values()]
+    assert len(set(densities)) == len(densities) > 3
+    assert len(measure_degree(model)) == len(densities)
+    model(_images(12, 12)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert all(float(density.logits.grad.abs().max()) > 0 for density in densities)  # type: ignore[union-attr, operator]
+
+
+@pytest.mark.parametrize("edge", [8, 9])
+@pytest.mark.parametrize("group", ["c4", "d4", "octahedral"])
+def test_volumes(group: str, edge: int) -> None:
+    """C4 turns about z; D4 also turns over, about x; the octahedral group turns every way."""
+    model = _model(group, spatial_dims=3, width=0.2).double()
+    images = _images(edge, edge, edge).double()
+    logits = model(images)
+    assert logits.shape == (2, 3)
+    torch.testing.assert_close(model(images.rot90(1, (-2, -1))), logits)
+    if group != "c4":
+        torch.testing.assert_close(model(images.flip(-3, -2)), logits)
+    if group == "octahedral":
+        for plane in itertools.combinations((-3, -2, -1), 2):
+            torch.testing.assert_close(model(images.rot90(1, plane)), logits)
+    assert not torch.allclose(model(images.flip(-1)), logits, atol=1e-6)  # no mirrors are in these groups
+
+
+def test_a_model_of_volumes_is_rebuilt_from_its_config_and_state() -> None:
+    model = _model("c4", "learned", spatial_dims=3, width=0.2)
+    rebuilt = create_model(**model.config).eval()
+    rebuilt.load_state_dict(model.state_dict(), strict=True)
+    images = _images(7, 8, 8)
+    torch.testing.assert_close(rebuilt(images), model(images), atol=0, rtol=0)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from parteq.core.chain import Chain, degree_penalty
+from parteq.core.density import LearnedDensity, SoftmaxDensity, make_density
+from parteq.core.fields import FieldType, regular
+from parteq.core.groups import SymmetryGroup, plane_group
+from parteq.core.layers import PartialConv2d
+from tests.core.helpers import concentrate, randomise
+
+D4 = plane_group("d4")
+
+
+def _random(group: SymmetryGroup, seed: int, parent: LearnedDensity | None = None) -> SoftmaxDensity:
+    density = SoftmaxDensity(group, 2, parent=parent)
+    randomise(density, torch.Generator().manual_seed(seed))
+    return density
+
+
+def _nats(price: Tensor) -> float:
+    return float(price.detach())
+
+
+def _on(group: SymmetryGroup, turns_in_degrees: Sequence[float], flipped: bool = False) -> SoftmaxDensity:
+    """Return a density on a few turns of a finite group (flipped first, if asked), as good as uniform there."""
+    density = SoftmaxDensity(group, 0)
+    concentrate(density, [group.rotation(math.radians(angle), flipped) for angle in turns_in_degrees])
+    return density
+
+
+def _network(*densities: object) -> nn.Sequential:
+    type = FieldType(regular(D4), 1)
+    return nn.Sequential(*[PartialConv2d(type, type, 1, density) for density in densities])  # type: ignore[arg-type]
+
+
+def test_uniform_densities_cost_nothing(plane: SymmetryGroup) -> None:
+    chain = Chain([SoftmaxDensity(plane, 2) for _ in range(3)])
+    for price in (chain.to_uniform(), chain.to_predecessor(), chain.alignment()):
+        assert _nats(price) == pytest.approx(0, abs=1e-9)
+
+
+def test_to_uniform_is_the_sum_of_divergences(plane: SymmetryGroup) -> None:
+    densities = [_random(plane, seed) for seed in range(3)]
+    expected = sum(_nats(density.divergence_from_uniform()) for density in densities)
+    assert _nats(Chain(densities).to_uniform()) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_breaking_c4_to_the_identity_costs_log_4() -> None:
+    assert _nats(Chain([_on(plane_group("c4"), [0])]).to_uniform()) == pytest.approx(math.log(4), abs=1e-9)
+
+
+def test_to_predecessor_of_known_densities() -> None:
+    """From D4 to C4 to C2 each step halves the symmetry; going back is dear, a link that skips pays for both steps."""
+    densities = [SoftmaxDensity(D4, 0), _on(D4, [0, 90, 180, 270]), _on(D4, [0, 180])]
+    assert _nats(Chain(densities).to_predecessor()) == pytest.approx(2 * math.log(2), abs=1e-9)
+    assert _nats(Chain(densities, [(0, 2)]).to_predecessor()) == pytest.approx(math.log(4), abs=1e-9)
+    assert _nats(Chain(densities[:2], []).to_predecessor()) == 0
+    assert _nats(Chain(densities[::-1]).to_predecessor()) > 10
+    first, second = _random(D4, 0), _random(D4, 1)
+    p, q = first.density() / 8, second.density() / 8
+    assert _nats(Chain([first, second]).to_predecessor()) == pytest.approx(_nats((q * (q / p).log()).sum()))
+
+
+@pytest.mark.parametrize("turns", [[0], [0, 180], [0, 90, 180, 270]])
+def test_alignment_tells_a_subgroup_from_its_cosets(turns: list[float]) -> None:
+    assert _nats(Chain([_on(D4, turns)]).alignment()) == pytest.approx(0, abs=1e-9)
+    assert _nats(Chain([_on(D4, turns, flipped=True)]).alignment()) > 10
+
+
+def test_the_penalty_is_a_price_over_the_samples() -> None:
+    densities = [_random(D4, seed) for seed in range(2)]
+    model = _network(*densities, make_density(D4, "none", 0))
+    divergence = _nats(Chain(densities).to_uniform())
+    assert divergence > 0.01
+    for samples, price in ((1, 1.0), (100, 1.0), (600, 10.0)):
+        expected = divergence * price / samples
+        assert _nats(degree_penalty(model, samples, price)) == pytest.approx(expected, rel=1e-12)
+    assert _nats(degree_penalty(model, 50)) == pytest.approx(10 * _nats(degree_penalty(model, 500)), rel=1e-12)
+
+
+@pytest.mark.parametrize("model", [nn.Linear(2, 2), _network(make_density(D4, "full", 0))], ids=["plain", "full"])
+def test_without_learned_densities_the_penalty_is_0(model: nn.Module) -> None:
+    assert _nats(degree_penalty(model, 10)) == 0
+
+
+def test_gradients_reach_every_density_and_lead_to_uniform() -> None:
+    densities = [_random(D4, seed) for seed in range(2)]
+    model = _network(*densities)
+    before = _nats(degree_penalty(model, 1, 1.0))
+    degree_penalty(model, 1, 1.0).backward()
+    for density in densities:
+        assert density.logits.grad is not None
+        assert density.logits.grad.isfinite().all()
+        assert float(density.logits.grad.abs().max()) > 1e-3
+        with torch.no_grad():
+            density.logits -= 0.1 * density.logits.grad
+    assert _nats(degree_penalty(model, 1, 1.0)) < before
+    assert all(layer.kernel.weight.grad is None for layer in model)
+
+
+def test_a_shared_density_is_counted_once() -> None:
+    shared, other = _random(D4, 0), _random(D4, 1)
+    chain = Chain.of(_network(shared, shared, other, shared))
+    assert chain.densities == [shared, other]
+    assert chain.links == [(0, 1)]
+    expected = _nats(shared.divergence_from_uniform() + other.divergence_from_uniform())
+    assert _nats(chain.to_uniform()) == pytest.approx(expected, rel=1e-12)
+
+
+def _normalised(values: Tensor, weights: Tensor) -> Tensor:
+    return values / (values @ weights)
+
+
+def test_an_inherited_density_is_that_of_the_parent_times_its_own(plane: SymmetryGroup) -> None:
+    parent, alone = _random(plane, 0), _random(plane, 1)
+    child = _random(plane, 1, parent=parent)
+    grandchild = _random(plane, 2, parent=child)
+    weights = child.weights
+    torch.testing.assert_close(child.density(), _normalised(parent.density() * alone.density(), weights))
+    own = _random(plane, 2)
+    torch.testing.assert_close(grandchild.density(), _normalised(child.density() * own.density(), weights))
+    some = [child.element(i) for i in range(0, len(weights), 1 + len(weights) // 5)]
+    torch.testing.assert_close(child.density_at(some), child.density()[:: 1 + len(weights) // 5])
+
+
+def test_what_the_parent_broke_stays_broken() -> None:
+    parent = _on(D4, [0, 180])
+    child = SoftmaxDensity(D4, 0, parent=parent)
+    torch.testing.assert_close(child(), parent())  # it starts where the parent is
+    randomise(child, torch.Generator().manual_seed(0), scale=1.0)
+    assert _nats(child.density()[parent.density() < 1].max()) < 1e-6
+
+
+def test_inheritance_owns_no_parameters_twice_and_survives_a_copy() -> None:
+    parent = _random(D4, 0)
+    child = _random(D4, 1, parent=parent)
+    assert list(child.state_dict()) == ["logits"]
+    model = _network(parent, child)
+    assert sum(name.endswith("logits") for name, _ in model.named_parameters()) == 2
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(twin[1].density(), child())
+    before = child().detach().clone()
+    randomise(twin[0].density, torch.Generator().manual_seed(2))
+    assert not torch.allclose(twin[1].density(), before)
+    torch.testing.assert_close(child(), before)
+    degree_penalty(_network(child), 1).backward()
+    assert parent.logits.grad is not None  # the price of the child is paid by what it inherits as well

@@ -1,0 +1,236 @@
+"""`parteq histo` and `parteq degree`, from data to predictions and exported files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from parteq.datasets.images import open_images
+from parteq.pipelines.run import Run
+
+from .conftest import SMALL, write_cells
+
+SCORES = ("accuracy", "balanced_accuracy", "auc", "nll", "ece")
+
+
+def scores_of(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_train_leaves_everything_in_the_run_directory(trained, cells):
+    run = Run.open(trained)
+    assert run.options["data"] == str(cells / "train.npz")
+    assert run.options["group"] == "c4"
+    assert run.data["training"]["n"] + run.data["validation"]["n"] == 96
+    assert run.data["training"]["groups"] + run.data["validation"]["groups"] == 24
+    assert json.loads((trained / "versions.json").read_text())["torch"] == torch.__version__
+    assert [record["epoch"] for record in run.history()] == [1, 2, 3]
+    assert {"loss", "val_accuracy", "val_nll"} <= set(run.history()[0])
+    assert run.epochs()[-2:] == [2, 3]
+    for name in ("learning_curve.png", "degree.png"):
+        assert (trained / name).read_bytes().startswith(b"\x89PNG")
+    assert not list(trained.rglob(".*")), "temporary files are left"
+
+
+def test_evaluate(parteq, trained, cells, tmp_path):
+    out = tmp_path / "scores.json"
+    status, printed, _ = parteq("histo", "evaluate", "--run", trained, "--data", cells / "test.npz", "--json", out)
+    found = scores_of(out)
+    assert status == 0
+    assert found["schema"] == 1
+    assert found["n"] == 48
+    assert 0 <= found["orbit_variance"] <= 0.25
+    for name in SCORES:
+        assert found[f"{name}_low"] <= found[f"{name}_high"]
+        assert math.isfinite(found[name])
+        assert name in printed
+
+
+def test_evaluate_quietly(parteq, trained, cells):
+    assert parteq("histo", "evaluate", "--run", trained, "--data", cells / "test.npz", "--quiet") == (0, "", "")
+
+
+def test_the_best_epoch_can_be_asked_for(parteq, trained, cells, tmp_path):
+    history = Run.open(trained).history()
+    best = max(history, key=lambda record: record["val_balanced_accuracy"])["epoch"]
+    out = tmp_path / "scores.json"
+    words = ["--run", trained, "--data", cells / "test.npz", "--weights", "best", "--json", out]
+    assert parteq("histo", "evaluate", *words)[0] == 0
+    assert scores_of(out)["epoch"] == best
+
+
+def test_predict(parteq, trained, cells, tmp_path):
+    out = tmp_path / "predictions.csv"
+    assert parteq("histo", "predict", "--run", trained, "--data", cells / "test.npz", "--out", out)[0] == 0
+    rows = list(csv.DictReader(out.open()))
+    assert [row["index"] for row in rows] == [str(index) for index in range(48)]
+    for row in rows:
+        disc, ring = float(row["probability_disc"]), float(row["probability_ring"])
+        assert disc + ring == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == ("disc" if disc > ring else "ring")
+
+
+def test_predictions_and_scores_agree(parteq, trained, cells, tmp_path):
+    data = ["--run", trained, "--data", cells / "test.npz"]
+    parteq("histo", "predict", *data, "--out", tmp_path / "predictions.csv")
+    parteq("histo", "evaluate", *data, "--json", tmp_path / "scores.json")
+    predicted = [row["predicted"] for row in csv.DictReader((tmp_path / "predictions.csv").open())]
+    truth = [["disc", "ring"][label] for label in np.load(cells / "test.npz")["labels"]]
+    right = np.mean([one == other for one, other in zip(predicted, truth, strict=True)])
+    assert scores_of(tmp_path / "scores.json")["accuracy"] == pytest.approx(right)
+
+
+def test_degree(parteq, trained, tmp_path):
+    out, picture = tmp_path / "degree.json", tmp_path / "degree.png"
+    status, printed, _ = parteq("degree", "--run", trained, "--json", out, "--out", picture)
+    found = json.loads(out.read_text())
+    assert status == 0
+    assert found["schema"] == 1
+    assert found["summary"] in printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for layer in found["layers"]:
+        keys = {"name", "group", "density", "angles_deg", "broken_energy", "kl_to_uniform_nats", "nearest_subgroup"}
+        assert keys <= set(layer)
+        assert layer["group"] == "C4"
+        assert layer["angles_deg"] == [0, 90, 180, 270]
+        assert np.mean(layer["density"]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_export_gives_a_plain_network(parteq, trained, cells, tmp_path, kind):
+    out, record = tmp_path / "exported", tmp_path / "export.json"
+    words = ["--run", trained, "--format", kind, "--out", out, "--json", record, "--quiet"]
+    assert parteq("histo", "export", *words) == (0, "", "")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(out.name)] == [out.name]
+    images = open_images(str(cells / "test.npz")).tensors()[0][:7].float() / 255
+    with torch.inference_mode():
+        expected = Run.open(trained).checkpoint().model()(images)
+    if kind == "torch":
+        logits = torch.export.load(out).module()(images)
+    else:
+        logits = torch.tensor(onnxruntime.InferenceSession(out).run(["logits"], {"images": images.numpy()})[0])
+    assert torch.allclose(logits, expected, atol=1e-5)
+    assert scores_of(record)["bytes"] == out.stat().st_size
+
+
+@pytest.mark.parametrize("layout", ["folder", "medmnist", "volumes", "grey"])
+def test_every_kind_of_data(parteq, cells, tmp_path, layout):
+    images, labels = (np.load(cells / "train.npz")[name] for name in ("images", "labels"))
+    data = tmp_path / "data.npz"
+    if layout == "folder":
+        data = tmp_path / "images"
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            folder = data / ["disc", "ring"][label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{number:03d}.png")
+    elif layout == "medmnist":
+        parts = {"train": slice(0, 60), "val": slice(60, 80), "test": slice(80, 96)}
+        arrays = {f"{name}_images": images[part, ..., 0] for name, part in parts.items()}
+        np.savez(data, **arrays, **{f"{name}_labels": labels[part, None] for name, part in parts.items()})
+    elif layout == "volumes":
+        np.savez(data, images=np.repeat(images[:24, :8, None, :8, 0], 8, axis=2), labels=labels[:24])
+    else:
+        np.savez(data, images=images[..., 0], labels=labels)
+    run, out = tmp_path / "run", tmp_path / "scores.json"
+    assert parteq("histo", "train", "--data", data, "--out", run, "--epochs", 1, *SMALL)[0] == 0
+    assert parteq("histo", "evaluate", "--run", run, "--data", data, "--json", out, "--quiet")[0] == 0
+    assert scores_of(out)["n"] == {"medmnist": 16, "volumes": 24}.get(layout, 96)
+
+
+def test_validation_data_and_limit(parteq, cells, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "train.json"
+    words = ["--data", cells / "train.npz", "--val", cells / "test.npz", "--limit", 20, "--augment", "d4"]
+    assert parteq("histo", "train", *words, "--out", run, "--epochs", 1, "--json", out, *SMALL)[0] == 0
+    assert scores_of(out)["n_train"] == 20
+    assert Run.open(run).data["validation"]["n"] == 48
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--data", "missing.npz"], "no such file"),
+        (["--limit", "1"], "cannot draw 1"),
+        (["--limit", "1000"], "cannot draw 1000"),
+        (["--epochs", "-3"], "epochs must be at least 0"),
+        (["--learning-rate", "-1"], "learning_rate must not be negative"),
+        (["--device", "cuda:99"], "torch finds no"),
+        (["--device", "abacus"], "--device abacus"),
+        (["--config", "missing.toml"], "No such file"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_line(parteq, cells, tmp_path, words, reason):
+    words = [*words, *([] if "--data" in words else ["--data", cells / "train.npz"])]
+    status, printed, complaint = parteq("histo", "train", "--out", tmp_path / "run", *words, *SMALL)
+    assert (status, printed) == (2, "")
+    assert complaint.startswith("parteq: ")
+    assert complaint.count("\n") == 1
+    assert reason in complaint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_patient_on_both_sides_is_refused(parteq, cells, tmp_path):
+    write_cells(tmp_path / "other.npz", 16, first_group=23, seed=4)
+    words = ["--data", cells / "train.npz", "--val", tmp_path / "other.npz", "--out", tmp_path / "run"]
+    status, _, complaint = parteq("histo", "train", *words, *SMALL)
+    assert status == 2
+    assert "1 groups are in both training and held-out images: 23" in complaint
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "reason"),
+    [
+        ((6, 12, 12, 3), ["disc", "square"], "has the class 'square'; the model tells apart disc, ring"),
+        ((6, 12, 12), ["disc", "ring"], "holds 2-D of 1 channels; the model takes 2-D of 3"),
+        ((6, 12, 12, 12, 3), ["disc", "ring"], "holds 3-D of 3 channels; the model takes 2-D of 3"),
+    ],
+)
+def test_images_that_do_not_fit_the_model(parteq, trained, tmp_path, images, classes, reason):
+    data = tmp_path / "data.npz"
+    np.savez(data, images=np.zeros(images, np.uint8), labels=np.arange(6) % 2, classes=classes)
+    status, _, complaint = parteq("histo", "evaluate", "--run", trained, "--data", data)
+    assert status == 2
+    assert complaint == f"parteq: {data}: {reason}\n"
+
+
+def test_labels_go_by_the_names_of_the_classes(parteq, trained, cells, tmp_path):
+    arrays = dict(np.load(cells / "test.npz"))
+    arrays |= {"labels": 1 - arrays["labels"], "classes": np.array(["ring", "disc"])}
+    np.savez(tmp_path / "renamed.npz", **arrays)
+    found = []
+    for data in (cells / "test.npz", tmp_path / "renamed.npz"):
+        parteq("histo", "evaluate", "--run", trained, "--data", data, "--json", tmp_path / "scores.json")
+        found.append(scores_of(tmp_path / "scores.json"))
+    assert {**found[0], "data": ""} == {**found[1], "data": ""}
+
+
+def test_one_class_is_evaluated_with_a_warning(parteq, trained, cells, tmp_path):
+    with np.load(cells / "test.npz") as file:
+        rings = file["images"][file["labels"] == 1]
+    np.savez(tmp_path / "rings.npz", images=rings, labels=np.ones(len(rings), int), classes=["disc", "ring"])
+    out = tmp_path / "scores.json"
+    words = ["--run", trained, "--data", tmp_path / "rings.npz", "--json", out]
+    status, _, complaint = parteq("histo", "evaluate", *words)
+    assert status == 0
+    assert complaint == "parteq: no auc: all 24 samples are of one class\n"
+    assert scores_of(out)["auc"] is None
+
+
+def test_a_run_is_not_overwritten(parteq, trained, cells, tmp_path):
+    before = (trained / "metrics.jsonl").read_bytes()
+    status, _, complaint = parteq("histo", "train", "--data", cells / "train.npz", "--out", trained, *SMALL)
+    assert status == 2
+    assert "holds a run already: add --resume" in complaint
+    assert (trained / "metrics.jsonl").read_bytes() == before
+    (tmp_path / "thesis.tex").write_text("precious")
+    status, _, complaint = parteq("histo", "train", "--data", cells / "train.npz", "--out", tmp_path, *SMALL)
+    assert status == 2
+    assert "is not empty and no run" in complaint
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
