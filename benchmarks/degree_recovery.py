@@ -35,7 +35,7 @@ from parteq.apps.histo import task
 from parteq.apps.histo.models import create_model
 from parteq.apps.histo.turning import accuracy_against_turn, holding_turn
 from parteq.core.chain import degree_penalty
-from parteq.core.measure import measure_degree
+from parteq.core.measure import measure_degree, nearest_subgroup
 from parteq.core.training import Settings, fit
 from parteq.datasets.digits import sklearn_digits
 from parteq.datasets.npz import read_npz
@@ -66,6 +66,7 @@ class Result:
     accuracy: float
     broken_energy: list[float] = field(default_factory=list)
     nearest_subgroup: list[str] = field(default_factory=list)
+    network_subgroup: str = ""
     holding_turn_deg: float | None = None
     seconds: float = 0.0
 
@@ -134,6 +135,7 @@ def recover(data: str, symmetry: str, seed: int, options: argparse.Namespace) ->
             accuracy(model, images[count:], labels[count:]),
             [degree.broken_energy for degree in degrees],
             [degree.nearest_subgroup for degree in degrees],
+            nearest_subgroup([degree.broken_under for degree in degrees]),
             seconds=time.perf_counter() - start,
         )
 
@@ -159,6 +161,7 @@ def turn_up_or_down(data: str, width: int, seed: int, options: argparse.Namespac
             rates[0],
             [degree.broken_energy for degree in degrees],
             [degree.nearest_subgroup for degree in degrees],
+            nearest_subgroup([degree.broken_under for degree in degrees]),
             holding_turn(angles, rates),
             time.perf_counter() - start,
         )
@@ -179,7 +182,7 @@ def table(results: list[Result]) -> str:
         if method == "learned":
             layers = [statistics.mean(layer) for layer in zip(*(r.broken_energy for r in group), strict=True)]
             line += "  " + " ".join(f"{energy:.2f}" for energy in layers)
-            named = sum(result.nearest_subgroup[-1] == truth for result in group)
+            named = sum(result.network_subgroup == truth for result in group)
             line += f"  named {named}/{len(group)}" if symmetry in SYMMETRIES else ""
         turns = [result.holding_turn_deg for result in group if result.holding_turn_deg is not None]
         line += f"  holds to {statistics.mean(turns):.0f}° (each {turns})" if turns else ""

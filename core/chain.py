@@ -1,9 +1,10 @@
 """Chains of densities: what the densities of a network's layers cost together.
 
-Three prices, in nats, each optional and each 0 for uniform densities:
+Prices in nats, each optional and each 0 for uniform densities:
 
 - *to uniform*, Σ KL(λ ‖ uniform): symmetry is kept unless the data pay for breaking it. Divided by the number of
   training samples this is a description length: breaking C4 to the identity costs log 4 nats once, not once a sample;
+- *roughness*, Σ ½∫|∇λ|²: of two densities as far from uniform, the smoother is cheaper;
 - *to predecessor*, Σ KL(λ_next ‖ λ_previous) over the links of the chain: a later layer may break symmetry further, but
   symmetry that is broken is hardly regained, and breaking it late is cheaper than early (Veefkind and Cesa, arXiv
   2406.03946, section 4.3);
@@ -67,13 +68,15 @@ def _total(prices: object) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def degree_penalty(model: nn.Module, samples: int, price: float = 30.0, smoothness: float = 1.0) -> Tensor:
+def degree_penalty(model: nn.Module, samples: int, price: float = 30.0, smoothness: float = 8.0) -> Tensor:
     """Return what a model's learned densities add to the mean loss of a sample.
 
     Args:
         model: any model; without learned densities the penalty is 0.
         samples: number of training samples.
         price: nats of loss, over the whole training set, for a nat of divergence from uniform in one layer.
+        smoothness: how much dearer a density is for its roughness, which keeps what is learned about one turn true of
+            turns nearby; finite groups have no roughness.
     """
     chain = Chain.of(model)
     return (chain.to_uniform() + smoothness * chain.roughness()) * (price / samples)

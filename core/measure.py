@@ -37,8 +37,11 @@ __all__ = [
     "summarize_degree",
 ]
 
-TOLERANCE = 0.1
+TOLERANCE = 0.01
 """Share of a kernel's energy that a subgroup may fail to leave alone for the layer still to count as symmetric."""
+
+SHARE = 0.2
+"""Share of all broken energy that a subgroup may fail to explain for the rest of the symmetry to count as what broke."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class LayerDegree:
     ``density`` is λ against uniform (1 everywhere where the symmetry is full) at turns by ``angles_deg``, turned to
     peak at the identity; ``density_flipped`` is λ at the flip followed by those turns, empty where the group has no
     flips. Groups of space without an axis leave the lists empty. ``equivariance_error`` is the measured error at the
-    same turns (and flips).
+    same turns (and flips), ``broken_under`` the broken energy under each named subgroup, the whole group first.
     """
 
     name: str
@@ -61,6 +64,7 @@ class LayerDegree:
     density_flipped: list[float] = field(default_factory=list)
     equivariance_error: list[float] = field(default_factory=list)
     equivariance_error_flipped: list[float] = field(default_factory=list)
+    broken_under: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain JSON values."""
@@ -108,35 +112,47 @@ def _kernel_band(layer: PartialLayer) -> int:
     return sum(max(group.frequency(irrep) for irrep in irreps) for irreps in layer.kernel.irreps)
 
 
-def nearest_subgroup(layer: PartialLayer, tolerance: float = TOLERANCE) -> str:
-    """Return the name of the largest subgroup under which the layer's broken energy is within ``tolerance``."""
-    return _largest([layer], tolerance)
+def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
+    """Return the name of the largest subgroup that one layer, or all layers of a network together, act as.
 
+    A subgroup counts where the broken energy of every layer is within ``TOLERANCE`` under it, or where it leaves at most
+    ``SHARE`` of the energy broken that is broken under the whole group: networks break a symmetry with little energy
+    where little is enough, but cleanly.
 
-def _largest(layers: Sequence[PartialLayer], tolerance: float) -> str:
-    candidates = subgroups(layers[0].density.group)
-    for subgroup in candidates:
-        if all(broken_energy(layer, subgroup) <= tolerance for layer in layers):
-            return subgroup.name
-    return candidates[-1].name
+    Args:
+        broken_under: for each layer the broken energy by subgroup, largest subgroup (the whole group) first.
+    """
+    names = list(broken_under[0])
+    whole = sum(layer[names[0]] for layer in broken_under)
+
+    def counts(name: str) -> bool:
+        broken = [layer[name] for layer in broken_under]
+        return max(broken) <= TOLERANCE or sum(broken) <= SHARE * whole
+
+    first = next((name for name in names if counts(name)), names[-1])
+    # Of subgroups that differ only in where their mirrors are, the one that is broken least.
+    alike = [name for name in names if name.split(" (")[0] == first.split(" (")[0]]
+    return min(alike, key=lambda name: sum(layer[name] for layer in broken_under))
 
 
 def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
     """Measure one layer."""
     density, group = layer.density, layer.density.group
     turns, angles = _turns(group)
+    broken_under = {subgroup.name: broken_energy(layer, subgroup) for subgroup in subgroups(group)}
     flips = [h @ group.rotation(0.0, flipped=True) for h in turns] if group.flip else []
     return LayerDegree(
         name=name,
         group=group.name,
-        broken_energy=broken_energy(layer),
+        broken_energy=next(iter(broken_under.values())),
         kl_to_uniform_nats=float(density.divergence_from_uniform().detach()),
-        nearest_subgroup=nearest_subgroup(layer),
+        nearest_subgroup=nearest_subgroup([broken_under]),
         angles_deg=angles,
         density=density.aligned_values_at(turns) if turns else [],
         density_flipped=density.aligned_values_at(flips) if flips else [],
         equivariance_error=equivariance_errors(layer, turns),
         equivariance_error_flipped=equivariance_errors(layer, flips),
+        broken_under=broken_under,
     )
 
 
@@ -155,16 +171,16 @@ def _turns(group: SymmetryGroup) -> tuple[list[Element], list[float]]:
 
 
 def summarize_degree(degrees: Sequence[LayerDegree]) -> str:
-    """Say in one sentence which symmetry the network as a whole kept, and where it was broken."""
+    """Say in one sentence which symmetry a network kept as a whole, and which layer broke most of the rest."""
     if not degrees:
         return "The network has no equivariant layers."
     group = degrees[0].group
-    kept = [degree.nearest_subgroup for degree in degrees]
-    breaking = [degree.name for degree, subgroup in zip(degrees, kept, strict=True) if subgroup != group]
-    if not breaking:
-        worst = max(degree.broken_energy for degree in degrees)
-        return f"The network kept the full symmetry {group} in every layer (broken energy at most {worst:.1%})."
-    found = "no symmetry" if kept[-1] == "identity only" else kept[-1]
-    where = "from the first layer on" if breaking[0] == degrees[0].name else f"from {breaking[0]} on"
-    count = f"{len(breaking)} of {len(degrees)} layers"
-    return f"Of {group} the network kept {found} in its last layer; it broke the rest {where} ({count})."
+    if len(degrees[0].broken_under) == 1:
+        return "The network is an ordinary one: its group is the identity alone."
+    worst = max(degrees, key=lambda degree: degree.broken_energy)
+    most = f"{worst.broken_energy:.1%}"
+    kept = nearest_subgroup([degree.broken_under for degree in degrees])
+    if kept == group:
+        return f"The network kept the full symmetry {group} in every layer (broken energy at most {most})."
+    found = "no symmetry" if kept == "identity only" else kept
+    return f"Of {group} the network kept {found}; it broke the rest most in {worst.name} (broken energy {most})."

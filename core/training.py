@@ -61,7 +61,7 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    density_learning_rate: float = 1.0
+    density_learning_rate: float = 10.0
     warmup: float = 0.1
     gradient_clip: float = 1.0
     mixed_precision: bool = False

@@ -95,6 +95,7 @@ class Demo(Command):
         files = [folder / f"{study.name}-{part}.npz" for part in ("train", "test")]
         for path, dataset in zip(files, (training, held_out), strict=True):
             _write_npz(path, dataset)
+        names = {"learned": "learned", "full": f"all of {study.group.upper()}", "none": "none"}
         scores, histories = [], {}
         for degree in DEGREES:
             log.info("%s, degree %s", study.name, degree)
@@ -111,9 +112,8 @@ class Demo(Command):
                 quiet=self.quiet,
             )
             scores.append(train.run())
-            histories[degree] = Run.open(train.out).history()
+            histories[names[degree]] = Run.open(train.out).history()
         layers = measure_degree(Run.open(folder / f"{study.name}-learned").checkpoint().model())
-        names = {"learned": "learned", "full": f"all of {study.group.upper()}", "none": "none"}
         table = [
             {
                 "symmetry kept": names[degree],

@@ -18,6 +18,7 @@ from parteq.datasets.images import ImageDataset
 
 __all__ = ["densities", "equivariance", "examples", "learning_curve", "png", "twins"]
 
+WIDTH = 7.6  # of every figure, in inches
 TURNS, FLIPS, GREY = "#0072b2", "#d55e00", "#8a8f98"
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -49,7 +50,7 @@ def png(figure: Figure) -> bytes:
 def learning_curve(history: Sequence[dict[str, Any]]) -> Figure:
     """Loss and accuracy against the epoch, as `metrics.jsonl` records them."""
     with _style():
-        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         loss, score = figure.subplots(1, 2)
         curves = (
             (loss, "loss", "training", GREY),
@@ -73,7 +74,7 @@ def learning_curve(history: Sequence[dict[str, Any]]) -> Figure:
 def twins(histories: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
     """Validation accuracy against the epoch, of several trainings by name."""
     with _style():
-        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         axes = figure.subplots()
         for (name, history), colour in zip(histories.items(), (TURNS, FLIPS, GREY), strict=True):
             axes.plot([r["epoch"] for r in history], [r["val_accuracy"] for r in history], color=colour, label=name)
@@ -87,7 +88,7 @@ def twins(histories: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
 def examples(dataset: ImageDataset, columns: int = 8) -> Figure:
     """A row of images, spread over the data set, below the names of their classes."""
     with _style():
-        figure = Figure(figsize=(0.95 * columns, 1.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.2), layout="constrained")
         chosen = np.linspace(0, len(dataset) - 1, columns).round().astype(int)
         for axes, index in zip(figure.subplots(1, columns), chosen, strict=True):
             image, label = dataset[int(index)]
@@ -98,20 +99,20 @@ def examples(dataset: ImageDataset, columns: int = 8) -> Figure:
 
 
 def densities(layers: Sequence[LayerDegree]) -> Figure:
-    """λ of each layer on the circle of turns, against uniform: the dashed circle is full symmetry.
+    """λ of each layer on the circle of turns, 0° on top and anticlockwise; on the dashed circle it is uniform.
 
-    Finite groups are drawn as bars, continuous ones as curves; where the group has flips, λ at the flips is drawn in a
-    second colour.
+    The radius is √λ, so that areas are probabilities. Finite groups are drawn as bars, continuous ones as curves, λ at
+    the flips in a second colour.
     """
     shown = [layer for layer in layers if layer.angles_deg]
-    columns = min(4, max(1, len(shown)))
+    columns = 5
     rows = math.ceil(len(shown) / columns) or 1
     highest = max((max(layer.density + layer.density_flipped) for layer in shown), default=1.0)
     with _style():
-        figure = Figure(figsize=(1.9 * columns, 2.15 * rows + 0.35), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.4), layout="constrained")
         for number, layer in enumerate(shown):
             axes = figure.add_subplot(rows, columns, number + 1, projection="polar")
-            _draw_density(axes, layer, max(highest, 1.3))
+            _draw_density(axes, layer, 1.1 * math.sqrt(max(highest, 1.3)))
         handles = figure.axes[0].get_legend_handles_labels() if figure.axes else ([], [])
         figure.legend(*handles, loc="outside lower center", ncols=3)
     return figure
@@ -124,26 +125,27 @@ def _draw_density(axes: Any, layer: LayerDegree, limit: float) -> None:
     angles = np.radians(layer.angles_deg)
     finite = len(angles) <= 16
     # Flips lie over turns at the same angles: a thin line with an open end over a broad one.
-    for values, colour, label, broad in (
+    for density, colour, label, broad in (
         (layer.density, TURNS, "turns", True),
         (layer.density_flipped, FLIPS, "flips, then turns", False),
     ):
-        if not values:
+        # The band-limited values of a fixed density may fall below zero.
+        values = np.sqrt(np.maximum(density, 0))
+        if not len(values):
             continue
         if finite:
             axes.vlines(angles, 0, values, color=colour, linewidth=5 if broad else 1.3, alpha=0.45 if broad else 1)
             end = {"markersize": 5.5} if broad else {"markersize": 8, "markerfacecolor": "none"}
             axes.plot(angles, values, color=colour, linestyle="", marker="o", label=label, **end)
         else:
-            axes.plot(np.append(angles, angles[0]), [*values, values[0]], color=colour, label=label)
+            axes.plot(np.append(angles, angles[0]), np.append(values, values[0]), color=colour, label=label)
             axes.fill(angles, values, color=colour, alpha=0.15)
     axes.set_theta_zero_location("N")
-    axes.set_xticks(np.radians([0, 90, 180, 270]), ["0°", "90°", "180°", "270°"])
+    axes.set_xticks(np.radians([0, 90, 180, 270]), [])
     axes.set_yticks([])
-    axes.set_ylim(0, limit * 1.05)
-    axes.tick_params(pad=-2, labelsize=7)
+    axes.set_ylim(0, limit)
     axes.spines["polar"].set_visible(False)
-    axes.set_title(f"{layer.name}\n{layer.nearest_subgroup}", pad=8)
+    axes.set_title(f"{layer.name}\n{layer.nearest_subgroup}", fontsize=7.5, pad=6)
 
 
 def equivariance(layers: Sequence[LayerDegree]) -> Figure:
@@ -154,7 +156,7 @@ def equivariance(layers: Sequence[LayerDegree]) -> Figure:
     kinds = [("turned", "equivariance_error"), ("flipped, then turned", "equivariance_error_flipped")]
     kinds = [(title, key) for title, key in kinds if any(getattr(layer, key) for layer in shown)] or kinds[:1]
     with _style():
-        figure = Figure(figsize=(3.6 * len(kinds) + 1.6, 2.8), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         for axes, (title, key) in zip(np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), kinds, strict=True):
             for layer, shade in zip(shown, shades, strict=True):
                 angles, errors = [*layer.angles_deg, 360.0], getattr(layer, key)

@@ -140,7 +140,8 @@ def degree_section(
         Picture(
             name,
             figures.png(figures.densities(layers)),
-            "λ on the circle, turned to peak at the identity. On the dashed circle λ is uniform: full symmetry.",
+            "λ on the circle, turned to peak at 0°, which is on top; the radius is √λ. On the dashed circle λ is uniform: "
+            "full symmetry.",
         ),
         Picture(
             f"{name}_error",

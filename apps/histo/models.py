@@ -32,6 +32,7 @@ GROUPS = ("c4", "c8", "d4", "so2", "o2", "none")
 
 _BAND = 2  # of the fields of continuous groups: irreps up to this frequency
 _DENSITY_BAND = 4  # of their densities: the quarter turns are the finest symmetry told apart
+_FREE_BAND = 8  # of all that kernels can hold: output 2, input 2, filters 4
 _INVARIANT_CHANNELS = 32
 
 
@@ -76,11 +77,13 @@ class _Builder:
     def fields(self, channels: float) -> FieldType:
         """Return a type whose *exactly equivariant* layers have as many weights as plain ones of ``channels``.
 
-        An equivariant kernel between regular fields of size s has 1/s of the weights of a plain one of the same
-        channels.
+        A plain 3×3 kernel (3×3×3 in space) has 9 weights (27) for each pair of channels, an equivariant one as many for
+        each pair of fields as its basis has elements.
         """
-        size = self.representation.size
-        return FieldType(self.representation, max(1, round(channels / math.sqrt(size))))
+        one = FieldType(self.representation, 1)
+        steerable = self.convolution(one, one, 3, make_density(self.group, "full", _DENSITY_BAND), bias=False)
+        fields = channels * math.sqrt(3**self.group.dimension / steerable.kernel.rows)
+        return FieldType(self.representation, max(1, round(fields)))
 
     def invariants(self, channels: int) -> FieldType:
         """Return a type of invariant channels."""
@@ -88,7 +91,8 @@ class _Builder:
 
     def convolve(self, before: FieldType, after: FieldType, size: int) -> nn.Module:
         """Return a convolution; its norm brings the bias."""
-        return self.convolution(before, after, size, make_density(self.group, self.degree, _DENSITY_BAND), bias=False)
+        band = _FREE_BAND if self.degree == "none" else _DENSITY_BAND
+        return self.convolution(before, after, size, make_density(self.group, self.degree, band), bias=False)
 
     def nonlinearity(self, type: FieldType) -> nn.Module:
         """Return the rectifier that suits a type."""
@@ -153,7 +157,7 @@ class SteerableResNet(nn.Module):
 
 
 def _resnet(builder: _Builder, width: float, **options: Any) -> nn.Module:
-    return SteerableResNet(builder, channels=[width * base for base in (11, 14, 17)], **options)
+    return SteerableResNet(builder, channels=[width * base for base in (10, 13, 16)], **options)
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": _resnet}
@@ -185,8 +189,10 @@ def create_model(
         features_only: return features instead of logits.
 
     Raises:
-        ValueError: an unknown name, group or degree.
+        ValueError: an unknown name, group or degree, or images of neither 2 nor 3 dimensions.
     """
+    if spatial_dims not in (2, 3):
+        raise ValueError(f"images have 2 or 3 dimensions, not {spatial_dims}")
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: use {', '.join(MODELS)}")
     config = {

@@ -70,7 +70,7 @@ def test_the_best_epoch_can_be_asked_for(parteq, trained, cells, tmp_path):
 def test_predict(parteq, trained, cells, tmp_path):
     out = tmp_path / "predictions.csv"
     assert parteq("histo", "predict", "--run", trained, "--data", cells / "test.npz", "--out", out)[0] == 0
-    rows = list(csv.DictReader(out.open()))
+    rows = list(csv.DictReader(out.read_text().splitlines()))
     assert [row["index"] for row in rows] == [str(index) for index in range(48)]
     for row in rows:
         disc, ring = float(row["probability_disc"]), float(row["probability_ring"])
@@ -82,7 +82,7 @@ def test_predictions_and_scores_agree(parteq, trained, cells, tmp_path):
     data = ["--run", trained, "--data", cells / "test.npz"]
     parteq("histo", "predict", *data, "--out", tmp_path / "predictions.csv")
     parteq("histo", "evaluate", *data, "--json", tmp_path / "scores.json")
-    predicted = [row["predicted"] for row in csv.DictReader((tmp_path / "predictions.csv").open())]
+    predicted = [row["predicted"] for row in csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())]
     truth = [["disc", "ring"][label] for label in np.load(cells / "test.npz")["labels"]]
     right = np.mean([one == other for one, other in zip(predicted, truth, strict=True)])
     assert scores_of(tmp_path / "scores.json")["accuracy"] == pytest.approx(right)
