@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
+from parteq.core.intertwiners import copies_of_irrep
 
 __all__ = ["Density", "FixedDensity", "LearnedDensity", "SoftmaxDensity", "SquaredDensity", "make_density"]
 
@@ -107,6 +108,21 @@ class Density(nn.Module, ABC):
     @abstractmethod
     def divergence_from_uniform(self) -> Tensor:
         """Return KL(λ ‖ uniform) in nats, at least 0."""
+
+    def mean_matrix(self) -> Tensor:
+        """Return M = ∫ λ(h) R(h) dh, with R(h) the action on points, shape (dimension, dimension).
+
+        Its singular values are 0 where λ is uniform on SO(3), (1, 0, 0) where it is uniform on the turns about an axis,
+        and 1 where λ = δ. λ is known up to a turn from the right, λ(h g), so it is the *left* singular vector that is
+        the axis.
+        """
+        group = self.group
+        mean = torch.zeros(group.dimension, group.dimension)
+        for irrep, block in zip(group.irreps(self.band), self.coefficients(), strict=True):
+            for copy in copies_of_irrep(group, group.matrix, group.dimension, 1, irrep):
+                embedding = torch.from_numpy(copy).to(block)
+                mean = mean.to(block) + embedding @ block @ embedding.T
+        return mean
 
     @abstractmethod
     def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 __all__ = ["gather", "is_main", "joined", "rank", "total", "wait", "world_size"]
 
@@ -57,11 +57,25 @@ def wait() -> None:
         dist.barrier()
 
 
+class _Total(torch.autograd.Function):
+    """The sum over processes. Each process's values are in the sum of every process, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total(gradient)
+
+
 def total(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, through which gradients flow: for statistics of a whole batch."""
     if world_size() == 1:
         return values
-    summed: Tensor = all_reduce(values)
+    summed: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
     return summed
 
 

@@ -16,15 +16,24 @@ so a kernel Σ_s C_s Y_s(x) is acted on by ψ through its coefficients. Two cons
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
 from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup, space_group
 from parteq.core.intertwiners import decompose
 
-__all__ = ["FilterBank", "grid_points", "harmonic_bank", "pixel_bank", "point_bank", "resolved_frequencies"]
+__all__ = [
+    "FilterBank",
+    "TurnableBank",
+    "grid_points",
+    "harmonic_bank",
+    "pixel_bank",
+    "point_bank",
+    "resolved_frequencies",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +54,31 @@ class FilterBank:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle irreps by name: escnn's hold functions that cannot be pickled."""
-        return _restored, (self.group, tuple(irrep.id for irrep in self.irreps), self.values, self.bands)
+        group, irreps, *rest = (getattr(self, field.name) for field in fields(self))
+        return _restored, (type(self), group, tuple(irrep.id for irrep in irreps), *rest)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FilterBank:
         """Return itself: it never changes."""
         return self
 
 
-def _restored(
-    group: SymmetryGroup, identities: tuple[Any, ...], values: FloatArray, bands: tuple[int, ...]
-) -> FilterBank:
-    return FilterBank(group, tuple(group.irrep(identity) for identity in identities), values, bands)
+def _restored(kind: type[FilterBank], group: SymmetryGroup, identities: tuple[Any, ...], *rest: Any) -> FilterBank:
+    return kind(group, tuple(group.irrep(identity) for identity in identities), *rest)
+
+
+@dataclass(frozen=True, eq=False)
+class TurnableBank(FilterBank):
+    """Filters in space that can be turned to another axis: ``values`` = ``mixing`` @ ``harmonics``.
+
+    Attributes:
+        mixing: shape (sum of block sizes, harmonics).
+        harmonics: spherical harmonics times shells, shape (harmonics, points).
+        generators: how the harmonics turn about x, y and z, antisymmetric, shape (3, harmonics, harmonics).
+    """
+
+    mixing: FloatArray
+    harmonics: FloatArray
+    generators: FloatArray
 
 
 def grid_points(size: int, dimension: int, dilation: int = 1) -> FloatArray:
@@ -119,20 +142,35 @@ def harmonic_bank(
     size give kernels of equal energy.
     """
     radius = np.linalg.norm(points, axis=1)
-    irreps, values, bands = [], [], []
+    irreps, bands, mixing, sampled = [], [], [], []
     for frequency in range(max(frequencies) + 1):
         harmonics = _harmonics(group.dimension, frequency, points)
-        matrices = _harmonic_action(group, frequency)
-        for irrep, copy in decompose(group, matrices, len(harmonics), frequency):
-            for ring, limit in zip(radii, frequencies, strict=True):
-                if frequency > limit:
-                    continue
-                profile = np.exp(-0.5 * ((radius - ring) / width) ** 2)
-                sampled = copy.T @ harmonics * profile
-                irreps.append(irrep)
-                values.append(sampled / np.sqrt((sampled**2).sum() / irrep.size))
-                bands.append(frequency)
-    return FilterBank(group, tuple(irreps), np.concatenate(values), tuple(bands))
+        copies = decompose(group, _harmonic_action(group, frequency), len(harmonics), frequency)
+        for ring, limit in zip(radii, frequencies, strict=True):
+            if frequency > limit:
+                continue
+            shell = harmonics * np.exp(-0.5 * ((radius - ring) / width) ** 2)
+            scaled = [copy.T / np.sqrt(((copy.T @ shell) ** 2).sum() / irrep.size) for irrep, copy in copies]
+            irreps += [irrep for irrep, _ in copies]
+            bands += [frequency] * len(copies)
+            mixing.append(np.concatenate(scaled))
+            sampled.append(shell)
+    mix, shells = scipy.linalg.block_diag(*mixing), np.concatenate(sampled)
+    if group.dimension == 2:
+        return FilterBank(group, tuple(irreps), mix @ shells, tuple(bands))
+    degrees = [(len(shell) - 1) // 2 for shell in sampled]
+    generators = np.stack([scipy.linalg.block_diag(*(_generator(l, axis) for l in degrees)) for axis in range(3)])
+    return TurnableBank(group, tuple(irreps), mix @ shells, tuple(bands), mix, shells, generators)
+
+
+def _generator(degree: int, axis: int) -> FloatArray:
+    """Return the generator of turns about a coordinate axis in the SO(3) irrep of one degree, antisymmetric."""
+    algebra = space_group("so3").algebra
+    step = 0.1  # small enough that the logarithm has one branch
+    turn = scipy.linalg.expm(step * np.cross(np.eye(3), np.eye(3)[axis]))
+    logarithm = np.real(scipy.linalg.logm(algebra.irrep(degree)(algebra.element(turn, "MAT")))) / step
+    generator: FloatArray = (logarithm - logarithm.T) / 2
+    return generator
 
 
 def _harmonics(dimension: int, frequency: int, points: FloatArray) -> FloatArray:

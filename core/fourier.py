@@ -98,7 +98,8 @@ class FourierNonlinearity(nn.Module):
         samples, weights = _sampled_functions(type.representation, math.ceil(2 * _band(type) * oversampling) | 3)
         default = torch.get_default_dtype()
         self.register_buffer("synthesis", torch.from_numpy(samples).to(default), persistent=False)
-        self.register_buffer("analysis", torch.from_numpy(samples.T * weights).contiguous().to(default), persistent=False)
+        analysis = torch.from_numpy(samples.T * weights).contiguous().to(default)
+        self.register_buffer("analysis", analysis, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, c, *grid) to the same shape."""

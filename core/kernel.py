@@ -31,10 +31,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from parteq.core.axis import Axis
 from parteq.core.cache import cached_arrays
 from parteq.core.density import BlockLayout, Density, FixedDensity
 from parteq.core.fields import FieldType
-from parteq.core.filters import FilterBank
+from parteq.core.filters import FilterBank, TurnableBank
 from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 from parteq.core.intertwiners import triple_product_basis
 
@@ -166,6 +167,7 @@ class PartialKernel(nn.Module):
         bank: the sampled filters.
         density: λ on the same group.
         groups: as in ``torch.nn.Conv2d``, in fields: both field counts must divide by it.
+        axis: for groups about an axis, the axis; by default z. The bank must be turnable.
 
     Raises:
         ValueError: the groups differ, or ``groups`` does not divide the field counts.
@@ -178,6 +180,7 @@ class PartialKernel(nn.Module):
         bank: FilterBank,
         density: Density,
         groups: int = 1,
+        axis: Axis | None = None,
     ) -> None:
         super().__init__()
         if not in_type.group is out_type.group is density.group:
@@ -206,7 +209,15 @@ class PartialKernel(nn.Module):
         self._buffer("row_index", row_index.reshape(-1))
         self._buffer("spread_out", _padded_basis(rho_out.irreps, rho_out.basis))
         self._buffer("spread_in", _padded_basis(rho_in.irreps, rho_in.basis))
-        self._buffer("filters", _padded_basis(bank.irreps, bank.values.T).T.copy())
+        self.axis = axis
+        if axis is None:
+            self._buffer("filters", _padded_basis(bank.irreps, bank.values.T).T)
+        else:
+            if not isinstance(bank, TurnableBank) or not bank.group.about_axis:
+                raise ValueError(f"{bank.group} with these filters has no axis to turn")
+            self._buffer("filters", _padded_basis(bank.irreps, bank.mixing.T).T)
+            self._buffer("harmonics", bank.harmonics)
+            self._buffer("generators", bank.generators)
         self.row_output = np.repeat(np.arange(len(type_index)) // (self._sides[1] * self._sides[2]), counts)
         """For each row of the weights the position, among the irreps of an output field, of the irrep it feeds."""
         self.weight = nn.Parameter(torch.empty(self.rows, out_type.count, in_type.count // groups))
@@ -219,6 +230,8 @@ class PartialKernel(nn.Module):
     spread_out: Tensor
     spread_in: Tensor
     filters: Tensor
+    harmonics: Tensor
+    generators: Tensor
 
     @staticmethod
     def _basis(outs: list[Irrep], ins: list[Irrep], filters: list[Irrep], density: Density) -> _TripleBasis:
@@ -289,12 +302,19 @@ class PartialKernel(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the kernel, shape (c_out, c_in / groups, points)."""
-        tensor = self.coefficients() @ self.filters
+        tensor = self.coefficients() @ self.sampled_filters()
         fields_out, fields_in = self.weight.shape[1:]
         tensor = self.spread_out @ tensor.flatten(2)
         tensor = tensor.view(fields_out * len(self.spread_out), fields_in, len(self.spread_in[0]), -1)
         tensor = self.spread_in @ tensor
         return tensor.reshape(len(tensor), fields_in * len(self.spread_in), -1)
+
+    def sampled_filters(self) -> Tensor:
+        """Return the filters on the points, turned to the axis, shape (filter blocks × d, points)."""
+        if self.axis is None:
+            return self.filters
+        turn = torch.linalg.matrix_exp(torch.tensordot(self.axis.rotation_vector(), self.generators, dims=1))
+        return self.filters @ turn.T @ self.harmonics
 
     def action(self, element: Element) -> tuple[Tensor, Tensor, Tensor]:
         """Return the matrices by which an element acts on the three coefficient axes: output, input, filters."""

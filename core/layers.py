@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from parteq.core.axis import Axis
 from parteq.core.density import Density
 from parteq.core.fields import FieldType
 from parteq.core.filters import (
@@ -112,11 +113,12 @@ class _PartialConv(PartialLayer):
         groups: int = 1,
         bias: bool = True,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        axis: Axis | None = None,
     ) -> None:
         if density.group.dimension != self.dimension:
             raise ValueError(f"{density.group} does not act in {self.dimension} dimensions")
-        bank = _bank(density.group, kernel_size)
-        super().__init__(PartialKernel(in_type, out_type, bank, density, groups), bias)
+        bank = _bank(density.group, kernel_size, turnable=axis is not None)
+        super().__init__(PartialKernel(in_type, out_type, bank, density, groups, axis), bias)
         self.kernel_size, self.stride, self.dilation, self.groups = kernel_size, stride, dilation, groups
         self.padding = dilation * (kernel_size // 2) if padding is None else padding
         self.padding_mode = padding_mode
@@ -180,20 +182,25 @@ class PartialConv2d(_PartialConv):
 class PartialConv3d(_PartialConv):
     """A partially equivariant convolution of volumes, (batch, c_in, z, y, x) → (batch, c_out, z, y, x).
 
-    Arguments as in :class:`PartialConv2d`; the octahedral group and its subgroups about z use all voxels.
+    Arguments as in :class:`PartialConv2d`, and ``axis``: the axis of a group about an axis (see
+    :class:`~parteq.core.axis.Axis`), given or learned, by default z. The octahedral group and its subgroups about z use
+    all voxels; with an axis given, filters are harmonics on shells.
     """
 
     dimension = 3
 
 
 @lru_cache(maxsize=256)
-def _bank(group: SymmetryGroup, kernel_size: int) -> FilterBank:
-    """Return the filter bank of a kernel: pixels where the group permutes them, else harmonics on rings."""
-    if kernel_size == 1:
+def _bank(group: SymmetryGroup, kernel_size: int, turnable: bool) -> FilterBank:
+    """Return the filter bank of a kernel: pixels where the group permutes them, else harmonics on rings.
+
+    A bank whose axis turns cannot be of pixels, and has a direction even where the kernel is one voxel.
+    """
+    if kernel_size == 1 and not turnable:
         return point_bank(group)
     points = grid_points(kernel_size, group.dimension)
     pixels = pixel_bank(group, points)
-    if pixels is not None:
+    if pixels is not None and not turnable:
         return pixels
     # Rings one pixel apart; the last just inside the edge, where turning the grid loses nothing.
     radii = np.arange((kernel_size - 1) % 2 / 2, (kernel_size + 1) / 2, 1.0)

@@ -22,13 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from parteq.core.density import Density
 from parteq.core.groups import Element, SymmetryGroup
 from parteq.core.layers import PartialLayer
-from parteq.core.subgroups import Subgroup, subgroups
+from parteq.core.subgroups import Subgroup, axial_subgroup, subgroups
 
 __all__ = [
+    "SHARE",
+    "TOLERANCE",
     "LayerDegree",
     "broken_energy",
+    "candidate_subgroups",
     "equivariance_errors",
     "measure_degree",
     "measure_layer",
@@ -41,7 +45,7 @@ TOLERANCE = 0.01
 """Share of a kernel's energy that a subgroup may fail to leave alone for the layer still to count as symmetric."""
 
 SHARE = 0.2
-"""Share of all broken energy that a subgroup may fail to explain for the rest of the symmetry to count as what broke."""
+"""Share of all broken energy that a subgroup may leave unexplained and still count as what the network kept."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class LayerDegree:
     ``density`` is λ against uniform (1 everywhere where the symmetry is full) at turns by ``angles_deg``, turned to
     peak at the identity; ``density_flipped`` is λ at the flip followed by those turns, empty where the group has no
     flips. Groups of space without an axis leave the lists empty. ``equivariance_error`` is the measured error at the
-    same turns (and flips), ``broken_under`` the broken energy under each named subgroup, the whole group first.
+    same turns (and flips), ``broken_under`` the broken energy under each named subgroup, the whole group first. In
+    space, ``singular_values`` are those of M = ∫λ(h) R(h) dh: 0, 0, 0 for full SO(3), 1, 0, 0 for turns about ``axis``,
+    1, 1, 1 for none.
     """
 
     name: str
@@ -65,6 +71,8 @@ class LayerDegree:
     equivariance_error: list[float] = field(default_factory=list)
     equivariance_error_flipped: list[float] = field(default_factory=list)
     broken_under: dict[str, float] = field(default_factory=dict)
+    singular_values: list[float] = field(default_factory=list)
+    axis: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain JSON values."""
@@ -115,9 +123,9 @@ def _kernel_band(layer: PartialLayer) -> int:
 def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
     """Return the name of the largest subgroup that one layer, or all layers of a network together, act as.
 
-    A subgroup counts where the broken energy of every layer is within ``TOLERANCE`` under it, or where it leaves at most
-    ``SHARE`` of the energy broken that is broken under the whole group: networks break a symmetry with little energy
-    where little is enough, but cleanly.
+    A subgroup counts where the broken energy of every layer is within ``TOLERANCE`` under it, or where it leaves at
+    most ``SHARE`` of the energy broken that is broken under the whole group: networks break a symmetry with little
+    energy where little is enough, but cleanly.
 
     Args:
         broken_under: for each layer the broken energy by subgroup, largest subgroup (the whole group) first.
@@ -135,12 +143,22 @@ def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
     return min(alike, key=lambda name: sum(layer[name] for layer in broken_under))
 
 
-def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
-    """Measure one layer."""
+def measure_layer(layer: PartialLayer, name: str = "", candidates: Sequence[Subgroup] | None = None) -> LayerDegree:
+    """Measure one layer.
+
+    Args:
+        layer: the layer.
+        name: what to call it.
+        candidates: the subgroups to compare with, the whole group first; by default those that have a name, and for
+            SO(3) and O(3) those about the axis of the layer's own density.
+    """
     density, group = layer.density, layer.density.group
+    candidates = candidate_subgroups([density]) if candidates is None else candidates
     turns, angles = _turns(group)
-    broken_under = {subgroup.name: broken_energy(layer, subgroup) for subgroup in subgroups(group)}
     flips = [h @ group.rotation(0.0, flipped=True) for h in turns] if group.flip else []
+    broken_under = {subgroup.name: broken_energy(layer, subgroup) for subgroup in candidates}
+    left, singular_values, _ = torch.linalg.svd(density.mean_matrix().detach().double())
+    in_space = group.dimension == 3
     return LayerDegree(
         name=name,
         group=group.name,
@@ -153,12 +171,39 @@ def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
         equivariance_error=equivariance_errors(layer, turns),
         equivariance_error_flipped=equivariance_errors(layer, flips),
         broken_under=broken_under,
+        singular_values=singular_values.tolist() if in_space else [],
+        axis=_oriented(left[:, 0]).tolist() if in_space else [],
     )
+
+
+def _oriented(axis: Tensor) -> Tensor:
+    """Return the axis or its opposite, whichever points up."""
+    return -axis if axis[axis.abs().argmax()] < 0 else axis
+
+
+def candidate_subgroups(densities: Sequence[Density]) -> list[Subgroup]:
+    """Return the subgroups to compare layers with, the whole group first, larger before smaller.
+
+    In SO(3) and O(3) an axis of its own is not known beforehand: it is that of the density that has one most clearly.
+    """
+    group = densities[0].group
+    found = subgroups(group)
+    if group.dimension == 2 or group.about_axis or not group.continuous:
+        return found
+    clearest = max((density.mean_matrix().detach() for density in densities), key=lambda mean: float(mean.norm()))
+    axis = _oriented(torch.linalg.svd(clearest.double())[0][:, 0]).numpy()
+    kinds = ["o2", "so2", "c4", "c2"] if group.name == "SO(3)" else ["o2", "cone", "so2", "c4", "c2"]
+    added = [axial_subgroup(group, axis, kind) for kind in kinds]
+    return sorted([*found, *added], key=lambda subgroup: subgroup.size, reverse=True)
 
 
 def measure_degree(model: nn.Module) -> list[LayerDegree]:
     """Measure every partially equivariant layer of a model, first layer first."""
-    return [measure_layer(layer, name) for name, layer in partial_layers(model).items()]
+    layers = partial_layers(model)
+    if not layers:
+        return []
+    candidates = candidate_subgroups([layer.density for layer in layers.values()])
+    return [measure_layer(layer, name, candidates) for name, layer in layers.items()]
 
 
 def _turns(group: SymmetryGroup) -> tuple[list[Element], list[float]]:

@@ -43,6 +43,12 @@ class Checkpoint:
         for key, kind in (("application", str), ("model", dict), ("classes", list), ("spatial", list), ("epoch", int)):
             if not isinstance(about.get(key), kind):
                 raise DataError(path, f"has no {key!r}, or of the wrong type")
+        if not all(isinstance(name, str) for name in about["classes"]):
+            raise DataError(path, "has classes that are no text")
+        if not all(isinstance(size, int) and size > 0 for size in about["spatial"]):
+            raise DataError(path, "has a spatial size that is no number of pixels")
+        if about["model"].get("num_classes") != len(about["classes"]):
+            raise DataError(path, "names more or fewer classes than its model tells apart")
         if about["application"] not in MODELS:
             raise DataError(path, f"is of an unknown application {about['application']!r}")
         return about
@@ -74,7 +80,7 @@ class Checkpoint:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            raise DataError(path, f"holds no state to resume from: {str(error).splitlines()[0]}") from error
+            raise DataError(path, f"holds no state to resume from ({type(error).__name__})") from error
         if not isinstance(state, dict) or not isinstance(state.get("optimiser"), dict):
             raise DataError(path, "holds no state to resume from")
         return state

@@ -49,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parse(name, words[len(name.split()) :])
         with _messages(command.quiet):
             _answer(command, command.run())
-    except DataError as error:
-        print(f"parteq: {error}", file=sys.stderr)
+    except (DataError, RuntimeError) as error:
+        reason = error if isinstance(error, DataError) else DataError.from_worker(error)
+        if reason is None:
+            raise
+        print(f"parteq: {reason}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"parteq: {error}", file=sys.stderr)

@@ -48,6 +48,11 @@ class Command(ABC):
     config: File = None
     """TOML file of options; the command line wins."""
 
+    def __post_init__(self) -> None:
+        """Refuses a seed that no generator takes."""
+        if self.seed < 0:
+            raise DataError(f"--seed {self.seed}", "must not be negative")
+
     @abstractmethod
     def run(self) -> dict[str, Any]:
         """Does the work and returns the results: plain values that JSON can hold."""
@@ -107,7 +112,7 @@ class RunCommand(Command):
 def value_of(option: str, words: Sequence[str]) -> Path | None:
     """The path that stands behind an option on a command line; the last one counts."""
     found = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == option:
             found = Path(following)
         elif word.startswith(f"{option}="):

@@ -26,6 +26,7 @@ __all__ = ["Demo"]
 log = logging.getLogger(__name__)
 
 DEGREES: tuple[Literal["learned", "full", "none"], ...] = ("learned", "full", "none")
+EXPORTS: tuple[Literal["torch", "onnx"], ...] = ("torch", "onnx")
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,10 @@ class Demo(Command):
             results |= found
             sections.append(section)
         exports = []
-        for kind, file in (("torch", "digits.pt2"), ("onnx", "digits.onnx")):
-            log.info("exporting to %s", file)
-            exports.append(Export(run_path=folder / "digits-learned", format=kind, out=folder / file).run())
+        for kind in EXPORTS:
+            log.info("exporting to %s", kind)
+            export = Export(run_path=folder / "digits-learned", format=kind, out=folder / f"digits.{kind}")
+            exports.append(export.run())
         text = "The network that learned its degree on the digits, folded into plain operations, and run again."
         sections.append(Section("Export", text, tables=[exports]))
         lead = (

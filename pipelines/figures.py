@@ -67,7 +67,8 @@ def learning_curve(history: Sequence[dict[str, Any]]) -> Figure:
         for axes in (loss, score):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(True)
-            axes.legend()
+            if axes.lines:
+                axes.legend()
     return figure
 
 
@@ -109,7 +110,7 @@ def densities(layers: Sequence[LayerDegree]) -> Figure:
     rows = math.ceil(len(shown) / columns) or 1
     highest = max((max(layer.density + layer.density_flipped) for layer in shown), default=1.0)
     with _style():
-        figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.4), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.8 * rows + 0.55), layout="constrained")
         for number, layer in enumerate(shown):
             axes = figure.add_subplot(rows, columns, number + 1, projection="polar")
             _draw_density(axes, layer, 1.1 * math.sqrt(max(highest, 1.3)))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate", "Export", "Predict", "Train"]
 
+LARGEST_WIDTH = 64
+
 Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
 Out = Annotated[Path, tyro.conf.arg(metavar="PATH")]
 
@@ -137,6 +139,8 @@ class Train(Command):
         """The settings of the training loop; numbers that cannot be meant are refused."""
         from parteq.core.training import Settings
 
+        if not 0 < self.width <= LARGEST_WIDTH:
+            raise DataError("options", f"width must lie between 0 and {LARGEST_WIDTH}, not be {self.width}")
         names = [field.name for field in fields(Settings) if hasattr(self, field.name)]
         try:
             return Settings(**{name: getattr(self, name) for name in names})
@@ -218,13 +222,15 @@ class _OnData(RunCommand):
     split: Literal["train", "val", "test"] = "test"
     """Part of divided data."""
 
-    def open_data(self, about: dict[str, Any]) -> ImageDataset:
-        """The images, their labels numbered as the model does."""
+    def open(self) -> tuple[Any, ImageDataset, int]:
+        """The model, the images with their labels numbered as the model does, and the epoch."""
         from parteq.apps.histo.task import match, open_for_evaluation
 
-        model = about["model"]
+        checkpoint = self.checkpoint("histo")
+        model: Any = checkpoint.model()
+        about, config = checkpoint.about(), model.config
         dataset = open_for_evaluation(self.data, self.split)
-        return match(dataset, about["classes"], model["in_chans"], model["spatial_dims"])
+        return model, match(dataset, about["classes"], config["in_chans"], config["spatial_dims"]), about["epoch"]
 
 
 @dataclass(kw_only=True)
@@ -238,11 +244,10 @@ class Evaluate(_OnData):
         from parteq.apps.histo.task import evaluate
         from parteq.core.distributed import joined
 
-        checkpoint = self.checkpoint("histo")
-        about, model = checkpoint.about(), checkpoint.model()
         with joined(self.torch_device()) as device:
-            scores = evaluate(model, self.open_data(about), device, group=about["model"]["group"], seed=self.seed)
-        return {"run": str(self.run_path), "data": self.data, "epoch": about["epoch"], **scores}
+            model, dataset, epoch = self.open()
+            scores = evaluate(model, dataset, device, group=model.config["group"], seed=self.seed)
+        return {"run": str(self.run_path), "data": self.data, "epoch": epoch, **scores}
 
 
 @dataclass(kw_only=True)
@@ -258,10 +263,9 @@ class Predict(_OnData):
         """Writes a row an image: its number, the class predicted, the probability of each class."""
         from parteq.apps.histo.task import predict
 
-        checkpoint = self.checkpoint("histo")
-        about, model = checkpoint.about(), checkpoint.model()
-        dataset, classes = self.open_data(about), about["classes"]
-        probabilities = predict(model, dataset, self.torch_device())[0]
+        device = self.torch_device()
+        model, dataset, _ = self.open()
+        probabilities, classes = predict(model, dataset, device)[0], dataset.classes
         with replacing(self.out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["index", "predicted", *(f"probability_{name}" for name in classes)])
@@ -286,5 +290,5 @@ class Export(RunCommand):
         from parteq.pipelines.export import export
 
         checkpoint = self.checkpoint("histo")
-        about = checkpoint.about()
-        return export(checkpoint.model(), (about["model"]["in_chans"], *about["spatial"]), self.format, self.out)
+        model: Any = checkpoint.model()
+        return export(model, (model.config["in_chans"], *checkpoint.about()["spatial"]), self.format, self.out)

@@ -136,23 +136,20 @@ def degree_section(
         }
         for layer in layers
     ]
-    pictures = [
-        Picture(
-            name,
-            figures.png(figures.densities(layers)),
-            "λ on the circle, turned to peak at 0°, which is on top; the radius is √λ. On the dashed circle λ is uniform: "
-            "full symmetry.",
-        ),
-        Picture(
-            f"{name}_error",
-            figures.png(figures.equivariance(layers)),
-            "Measured on the trained kernels: the share by which a layer fails to commute with a turn. "
-            "0 is exact equivariance, 1 is none.",
-        ),
-    ]
-    return Section(
-        title,
-        finding=summarize_degree(layers),
-        tables=[rows],
-        pictures=pictures if any(layer.angles_deg for layer in layers) else [],
-    )
+    pictures = []
+    if any(layer.angles_deg for layer in layers):
+        pictures = [
+            Picture(
+                name,
+                figures.png(figures.densities(layers)),
+                "λ on the circle, turned to peak at 0°, which is on top; the radius is √λ. On the dashed circle λ is "
+                "uniform: full symmetry.",
+            ),
+            Picture(
+                f"{name}_error",
+                figures.png(figures.equivariance(layers)),
+                "Measured on the trained kernels: the share by which a layer fails to commute with a turn. "
+                "0 is exact equivariance, 1 is none.",
+            ),
+        ]
+    return Section(title, finding=summarize_degree(layers), tables=[rows] if rows else [], pictures=pictures)

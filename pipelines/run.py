@@ -50,7 +50,7 @@ class Run:
             data: what is trained on; plain values.
 
         Raises:
-            DataError: if there is something in the folder.
+            DataError: if there is something in the folder, or it cannot be made.
         """
         if cls.exists(path):
             raise DataError(path, "holds a run already: add --resume to go on with it, or choose another folder")
@@ -58,7 +58,10 @@ class Run:
             raise DataError(path, "is not empty and no run: choose another folder")
         temporary = path.with_name(f".{path.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        try:
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            raise DataError(path, error.strerror or str(error)) from error
         write_toml(temporary / "config.toml", options)
         write_json(temporary / "versions.json", versions())
         write_json(temporary / "data.json", data)

@@ -149,7 +149,9 @@ def predict(
     """
     was_training = model.training
     model.to(device).eval()
-    mine = np.arange(len(dataset))[rank() :: world_size()]
+    # Of fewer images than processes some are predicted twice, so that every process has one.
+    count = max(len(dataset), world_size())
+    mine = np.arange(rank(), count, world_size()) % len(dataset)
     rows = []
     with torch.inference_mode():
         for images, _ in _in_order(dataset.subset(mine), batch_size):
@@ -157,7 +159,7 @@ def predict(
             logits = [model(transform(pixels, element)) for element in elements]
             rows.append(torch.stack(logits, dim=1).double().softmax(-1).cpu())
     model.train(was_training)
-    return gather(torch.cat(rows), len(dataset)).transpose(0, 1)
+    return gather(torch.cat(rows), count)[: len(dataset)].transpose(0, 1)
 
 
 def evaluate(

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parteq.core.density import Density, LearnedDensity, SoftmaxDensity, make_density
-from parteq.core.fields import FieldType, band_limited, regular
-from parteq.core.groups import Element, SymmetryGroup, plane_group
-from parteq.core.layers import PartialConv2d, PartialLayer
+from parteq.core.density import Density, FixedDensity, LearnedDensity, SoftmaxDensity, make_density
+from parteq.core.fields import FieldType, band_limited, direct_sum, regular
+from parteq.core.groups import Element, SymmetryGroup, plane_group, space_group
+from parteq.core.layers import PartialConv2d, PartialConv3d, PartialLayer
 from parteq.core.measure import (
+    SHARE,
+    TOLERANCE,
     LayerDegree,
     broken_energy,
     equivariance_errors,
@@ -22,7 +24,7 @@ from parteq.core.measure import (
     partial_layers,
     summarize_degree,
 )
-from parteq.core.subgroups import Subgroup, subgroups
+from parteq.core.subgroups import Subgroup, axial_subgroup, subgroups
 from tests.core.equivariance import turned
 from tests.core.helpers import concentrate, randomise, transform
 
@@ -95,7 +97,7 @@ def test_full_symmetry_breaks_nothing(plane: SymmetryGroup) -> None:
     layer = _layer(plane, "full")
     for subgroup in subgroups(plane)[::4]:
         assert broken_energy(layer, subgroup) == pytest.approx(0, abs=1e-9)
-    assert nearest_subgroup(layer) == subgroups(plane)[0].name
+    assert measure_layer(layer).nearest_subgroup == subgroups(plane)[0].name
 
 
 @pytest.mark.parametrize("name", ["c2", "c4", "c5", "c8", "d1", "d4", "d5"])
@@ -104,7 +106,7 @@ def test_kernels_without_symmetry_break_all_but_one_part_in_the_order(name: str)
     layer = _layer(group, "none", count=8)
     for subgroup in subgroups(group):
         assert broken_energy(layer, subgroup) == pytest.approx(1 - 1 / subgroup.size[1], abs=0.02)
-    assert nearest_subgroup(layer) == "identity only"
+    assert measure_layer(layer).nearest_subgroup == "identity only"
 
 
 def test_a_layer_without_weights_breaks_nothing() -> None:
@@ -122,7 +124,6 @@ def test_a_layer_without_weights_breaks_nothing() -> None:
 def test_a_subgroup_is_named_wherever_its_coset_lies(name: str, by: int) -> None:
     element = list(D4.algebra.elements)[by]
     layer = _layer(D4, _on_coset(name, element))
-    assert nearest_subgroup(layer) == name
     assert broken_energy(layer, _subgroup(D4, name)) == pytest.approx(0, abs=1e-9)
     degree = measure_layer(layer)
     assert degree.nearest_subgroup == name
@@ -135,12 +136,34 @@ def test_a_subgroup_is_named_wherever_its_coset_lies(name: str, by: int) -> None
         assert values == pytest.approx([8 / order * (h in _elements(name)) for h in elements], abs=1e-6)
 
 
-def test_the_tolerance_decides_between_subgroups() -> None:
-    layer = _layer(D4, "none", count=8)
-    assert nearest_subgroup(layer, tolerance=0.9) == "D4"
-    assert nearest_subgroup(layer, tolerance=0.8).startswith(("C4", "D2"))
-    assert nearest_subgroup(layer, tolerance=0.55).startswith(("C2", "D1"))
-    assert nearest_subgroup(layer, tolerance=0.4) == "identity only"
+def test_a_subgroup_counts_within_the_tolerance_or_where_it_explains_what_broke() -> None:
+    assert nearest_subgroup([{"D4": 0.9 * TOLERANCE, "C4": 0.0, "identity only": 0.0}]) == "D4"
+    assert nearest_subgroup([{"D4": 0.3, "C4": 0.9 * SHARE * 0.3, "identity only": 0.0}]) == "C4"
+    assert nearest_subgroup([{"D4": 0.3, "C4": 1.1 * SHARE * 0.3, "identity only": 0.0}]) == "identity only"
+
+
+def test_a_network_keeps_what_all_its_layers_keep() -> None:
+    symmetric = {"D4": 0.0, "C4": 0.0, "C2": 0.0, "identity only": 0.0}
+    broken = {"D4": 0.5, "C4": 0.4, "C2": 0.0, "identity only": 0.0}
+    assert nearest_subgroup([symmetric, broken, symmetric]) == "C2"
+
+
+def test_of_equal_subgroups_the_least_broken_is_named() -> None:
+    under = {"D4": 0.4, "D1 (mirror line at 0°)": 0.05, "D1 (mirror line at 90°)": 0.0, "identity only": 0.0}
+    assert nearest_subgroup([under]) == "D1 (mirror line at 90°)"
+
+
+def test_the_axis_of_a_layer_in_space_is_found() -> None:
+    group = space_group("so3")
+    type_ = FieldType(direct_sum(group, dict.fromkeys(group.irreps(1), 1)), 2)
+    axis = np.array([1.0, 2.0, 2.0]) / 3
+    density = FixedDensity(group, 2, axial_subgroup(group, axis, "so2").quadrature(2))
+    found = measure_layer(PartialConv3d(type_, type_, 3, density))
+    assert found.singular_values == pytest.approx([1, 0, 0], abs=1e-9)
+    assert found.axis == pytest.approx(axis.tolist(), abs=1e-9)
+    assert found.nearest_subgroup == "SO(2) about (0.33, 0.67, 0.67)"
+    full = measure_layer(PartialConv3d(type_, type_, 3, make_density(group, "full", 2)))
+    assert (full.nearest_subgroup, full.singular_values) == ("SO(3)", pytest.approx([0, 0, 0], abs=1e-9))
 
 
 # -- reports ----------------------------------------------------------------------------------------------------------
@@ -182,8 +205,15 @@ def test_measuring_leaves_the_layer_alone() -> None:
     assert isinstance(layer.density, LearnedDensity)
 
 
-def _found(*names: str, broken: float = 0.0) -> list[LayerDegree]:
-    return [LayerDegree(f"layer{i}", "D4", broken, 0.0, name) for i, name in enumerate(names)]
+def _found(*under: dict[str, float]) -> list[LayerDegree]:
+    return [
+        LayerDegree(f"layer{i}", "D4", broken["D4"], 0.0, "", broken_under=broken) for i, broken in enumerate(under)
+    ]
+
+
+KEPT = {"D4": 0.004, "C4": 0.0, "identity only": 0.0}
+TURNS = {"D4": 0.2, "C4": 0.001, "identity only": 0.0}
+NOTHING = {"D4": 0.4, "C4": 0.3, "identity only": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -191,20 +221,20 @@ def _found(*names: str, broken: float = 0.0) -> list[LayerDegree]:
     [
         ([], "The network has no equivariant layers."),
         (
-            _found("D4", "D4", broken=0.023),
-            "The network kept the full symmetry D4 in every layer (broken energy at most 2.3%).",
+            [LayerDegree("a", "C1", 0.0, 0.0, "identity only", broken_under={"identity only": 0.0})],
+            "The network is an ordinary one: its group is the identity alone.",
         ),
         (
-            _found("D4", "C4", "C2"),
-            "Of D4 the network kept C2 in its last layer; it broke the rest from layer1 on (2 of 3 layers).",
+            _found(KEPT, KEPT),
+            "The network kept the full symmetry D4 in every layer (broken energy at most 0.4%).",
         ),
         (
-            _found("C4", "C4"),
-            "Of D4 the network kept C4 in its last layer; it broke the rest from the first layer on (2 of 2 layers).",
+            _found(KEPT, TURNS, KEPT),
+            "Of D4 the network kept C4; it broke the rest most in layer1 (broken energy 20.0%).",
         ),
         (
-            _found("D4", "identity only"),
-            "Of D4 the network kept no symmetry in its last layer; it broke the rest from layer1 on (1 of 2 layers).",
+            _found(TURNS, NOTHING),
+            "Of D4 the network kept no symmetry; it broke the rest most in layer1 (broken energy 40.0%).",
         ),
     ],
 )

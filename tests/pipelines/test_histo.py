@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from parteq.apps.histo import task
 from parteq.datasets.images import open_images
 from parteq.pipelines.run import Run
 
@@ -160,6 +161,8 @@ def test_validation_data_and_limit(parteq, cells, tmp_path):
         (["--limit", "1"], "cannot draw 1"),
         (["--limit", "1000"], "cannot draw 1000"),
         (["--epochs", "-3"], "epochs must be at least 0"),
+        (["--seed", "-1"], "must not be negative"),
+        (["--width", "nan"], "width must lie between 0 and 64"),
         (["--learning-rate", "-1"], "learning_rate must not be negative"),
         (["--device", "cuda:99"], "torch finds no"),
         (["--device", "abacus"], "--device abacus"),
@@ -168,7 +171,7 @@ def test_validation_data_and_limit(parteq, cells, tmp_path):
 )
 def test_what_cannot_be_trained_on_is_one_line(parteq, cells, tmp_path, words, reason):
     words = [*words, *([] if "--data" in words else ["--data", cells / "train.npz"])]
-    status, printed, complaint = parteq("histo", "train", "--out", tmp_path / "run", *words, *SMALL)
+    status, printed, complaint = parteq("histo", "train", "--out", tmp_path / "run", *SMALL, *words)
     assert (status, printed) == (2, "")
     assert complaint.startswith("parteq: ")
     assert complaint.count("\n") == 1
@@ -221,6 +224,21 @@ def test_one_class_is_evaluated_with_a_warning(parteq, trained, cells, tmp_path)
     assert status == 0
     assert complaint == "parteq: no auc: all 24 samples are of one class\n"
     assert scores_of(out)["auc"] is None
+
+
+def test_large_data_are_read_by_workers_and_a_corrupt_image_is_one_line(parteq, tmp_path, monkeypatch):
+    monkeypatch.setattr(task, "IN_MEMORY_BYTES", 0)
+    for number in range(16):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9), number, np.uint8)).save(path)
+    run, words = tmp_path / "run", ["--data", tmp_path / "images", "--epochs", 1, "--workers", 1, *SMALL]
+    assert parteq("histo", "train", "--out", run, *words)[0] == 0
+    path.write_bytes(path.read_bytes()[:-30])
+    status, _, complaint = parteq("histo", "train", "--out", tmp_path / "other", *words)
+    assert status == 2
+    assert complaint.startswith(f"parteq: {path}: is not a readable image")
+    assert complaint.count("\n") == 1
 
 
 def test_a_run_is_not_overwritten(parteq, trained, cells, tmp_path):

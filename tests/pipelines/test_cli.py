@@ -1,0 +1,167 @@
+"""The command line: help, options from files, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from parteq.core import training
+from parteq.pipelines.cli import COMMANDS, main
+
+from .conftest import SMALL
+
+
+def run_parteq(*words: object, **options) -> subprocess.CompletedProcess[str]:
+    """The real command, in a process of its own."""
+    command = [sys.executable, "-m", "parteq", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_help_answers_at_once():
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        result = run_parteq("--help")
+        seconds.append(time.monotonic() - began)
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in COMMANDS)
+    assert min(seconds) < 1
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from parteq.pipelines.cli import main; main(['histo', 'train', '--help']); print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    assert not {"torch", "escnn", "matplotlib", "sklearn"} & set(result.stdout.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_fits_one_screen_and_ends_with_an_example(parteq, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "100")
+    status, text, complaint = parteq(*name.split(), "--help")
+    lines = text.rstrip().splitlines()
+    assert (status, complaint) == (0, "")
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    assert lines[-2] == "example:"
+    assert lines[-1].startswith(f"  parteq {name} ")
+    assert all(option in text for option in ("--seed", "--device", "--json", "--quiet", "--config"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_valid(name):
+    kind = COMMANDS[name]
+    import tyro
+
+    words = kind.example.split()[1 + len(name.split()) :]
+    assert isinstance(tyro.cli(kind, args=words), kind)
+
+
+@pytest.mark.parametrize("words", [["histo"], ["nonsense"], ["histo", "nonsense"], ["--nonsense"]])
+def test_no_command(parteq, words):
+    status, printed, complaint = parteq(*words)
+    assert (status, printed) == (2, "")
+    assert "parteq histo train" in complaint
+
+
+def test_no_words_or_help_lists_the_commands(parteq):
+    assert parteq()[0] == parteq("--help")[0] == parteq("histo", "--help")[0] == 0
+    assert "parteq degree" not in parteq("histo", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["histo", "train"],
+        ["histo", "train", "--data", "x.npz", "--out", "run", "--group", "c5"],
+        ["histo", "train", "--data", "x.npz", "--out", "run", "--epochs", "many"],
+        ["histo", "evaluate", "--run", "run", "--data", "x.npz", "--nonsense"],
+    ],
+)
+def test_bad_options(parteq, words):
+    status, printed, complaint = parteq(*words)
+    assert (status, printed) == (2, "")
+    assert "parteq histo" in complaint
+
+
+def test_a_file_gives_options_and_the_command_line_wins(parteq, cells, tmp_path):
+    file, out = tmp_path / "options.toml", tmp_path / "train.json"
+    file.write_text(
+        f'data = "{cells}/train.npz"\nlimit = 12\nepochs = 5\nlearning_rate = 0.01\nmixed_precision = true\n'
+    )
+    words = ["--config", file, "--epochs", 1, "--out", tmp_path / "run", "--json", out, *SMALL]
+    assert parteq("histo", "train", *words)[0] == 0
+    assert json.loads(out.read_text())["n_train"] == 12
+    options = (tmp_path / "run" / "config.toml").read_text().splitlines()
+    assert {"epochs = 1", "learning_rate = 0.01", "mixed_precision = true"} <= set(options)
+
+
+def test_the_options_of_a_run_train_the_same_again(parteq, trained, tmp_path):
+    words = ["--config", trained / "config.toml", "--out", tmp_path / "again", "--quiet"]
+    assert parteq("histo", "train", *words)[0] == 0
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("epoch = 3", "--epoch"),
+        ("epochs = 'many'", "many"),
+        ("epochs = [1, 2]", "'epochs' is no text, number or truth value"),
+        ("epochs = ", "is not TOML"),
+        ("[epochs]\nlast = 3", "'epochs' is no text, number or truth value"),
+        ("\x00", "is not TOML"),
+    ],
+)
+def test_a_file_of_options_that_is_wrong(parteq, cells, tmp_path, text, reason):
+    file = tmp_path / "options.toml"
+    file.write_text(text)
+    words = ["--config", file, "--data", cells / "train.npz", "--out", tmp_path / "run", *SMALL]
+    status, printed, complaint = parteq("histo", "train", *words)
+    assert (status, printed) == (2, "")
+    assert reason in complaint
+    assert not (tmp_path / "run").exists()
+
+
+def test_results_that_cannot_be_written_are_an_error(parteq, trained, cells, tmp_path):
+    words = ["--run", trained, "--data", cells / "test.npz", "--json", tmp_path / "no" / "folder.json"]
+    status, _, complaint = parteq("histo", "evaluate", *words)
+    assert status == 2
+    assert complaint == f"parteq: {tmp_path}/no/folder.json: No such file or directory\n"
+
+
+def test_an_interrupt(parteq, cells, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", interrupt)
+    words = ["--data", cells / "train.npz", "--out", tmp_path / "run", *SMALL]
+    assert parteq("histo", "train", *words) == (130, "", "parteq: interrupted\n")
+
+
+def test_a_training_that_diverges(parteq, cells, tmp_path):
+    words = ["--data", cells / "train.npz", "--out", tmp_path / "run", "--epochs", 2, "--learning-rate", 1e30, *SMALL]
+    status, printed, complaint = parteq("histo", "train", *words)
+    assert (status, printed) == (1, "")
+    assert complaint.startswith("parteq: the loss is not finite")
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "text", "pickle"])
+def test_hostile_data_in_a_process_of_its_own(tmp_path, damage):
+    data = tmp_path / "cells.npz"
+    np.savez(data, images=np.zeros((8, 5, 5), np.uint8), labels=np.arange(8) % 2)
+    if damage == "empty":
+        data.write_bytes(b"")
+    elif damage == "truncated":
+        data.write_bytes(data.read_bytes()[:-200])
+    elif damage == "text":
+        data.write_text("images, labels")
+    else:
+        np.savez(data, images=np.array([{}] * 8, dtype=object), labels=np.arange(8) % 2)
+    assert main(["histo", "train", "--data", str(data), "--out", str(tmp_path / "run"), "--quiet"]) == 2
+    assert not (tmp_path / "run").exists()
