@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -102,6 +103,11 @@ class Case:
         """Return escnn's layer on the same fields, as a function of a plain tensor."""
         from escnn import gspaces
         from escnn import nn as enn
+        from escnn.group import _numerical
+
+        # escnn hands scikit-learn a matrix type that it refuses where py3nj is not installed.
+        reduce = _numerical.randomized_svd
+        _numerical.randomized_svd = lambda matrix, **options: reduce(np.asarray(matrix), **options)
 
         make = {"C8": lambda: gspaces.rot2dOnR2(8), "D4": lambda: gspaces.flipRot2dOnR2(4)}
         make |= {"SO(2)": lambda: gspaces.rot2dOnR2(-1, maximum_frequency=2 * self.band)}

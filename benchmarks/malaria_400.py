@@ -2,8 +2,8 @@
 
     python benchmarks/malaria_400.py --json malaria.json
 
-Needs ``histo/malaria_cells.npz`` in ``$PARTEQ_DATA`` (or ``../shared/data``). Patients are split at random for each seed;
-nothing of a held-out patient is trained on. ``d4`` and ``plain`` have about 11,000 weights each (their widths are
+Needs ``histo/malaria_cells.npz`` in ``$PARTEQ_DATA`` (or ``../shared/data``). Patients are split at random for each
+seed; nothing of a held-out patient is trained on. ``d4`` and ``plain`` have about 11,000 weights each (their widths are
 searched for); ``learned`` has the channels of ``d4`` and more weights, those its kernels need to break the symmetry.
 ``plain + d4 augmentation`` turns and mirrors its training images. All train alike, with the defaults of
 ``parteq histo train``.

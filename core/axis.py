@@ -44,7 +44,8 @@ class Axis(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the unit vector along the axis, shape (3,)."""
-        return self.direction / self.direction.norm()
+        unit: Tensor = self.direction / self.direction.norm()
+        return unit
 
     def rotation_vector(self) -> Tensor:
         """Return ω, shape (3,), in radians: the smallest rotation from z to the axis, along the line it turns about."""

@@ -314,7 +314,8 @@ class PartialKernel(nn.Module):
         if self.axis is None:
             return self.filters
         turn = torch.linalg.matrix_exp(torch.tensordot(self.axis.rotation_vector(), self.generators, dims=1))
-        return self.filters @ turn.T @ self.harmonics
+        sampled: Tensor = self.filters @ turn.T @ self.harmonics
+        return sampled
 
     def action(self, element: Element) -> tuple[Tensor, Tensor, Tensor]:
         """Return the matrices by which an element acts on the three coefficient axes: output, input, filters."""

@@ -195,7 +195,7 @@ class Train(Command):
         from parteq.core.measure import measure_degree
         from parteq.pipelines.report import degree_section, learning_section, scores_section, write_report
 
-        degree = degree_section(measure_degree(model))
+        degree = degree_section(measure_degree(model.cpu()))
         sections = [scores_section(scores), degree, learning_section(run.history())]
         n = run.data["training"]["n"]
         lead = f"{self.model} trained on {n:,} images of {self.data}; group {self.group}, degree {self.degree}."
