@@ -26,7 +26,7 @@ __all__ = ["Demo"]
 log = logging.getLogger(__name__)
 
 DEGREES: tuple[Literal["learned", "full", "none"], ...] = ("learned", "full", "none")
-EXPORTS: tuple[Literal["torch", "onnx"], ...] = ("torch", "onnx")
+EXPORTS: tuple[tuple[Literal["torch", "onnx"], str], ...] = (("torch", "digits.pt2"), ("onnx", "digits.onnx"))
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,11 @@ class Demo(Command):
             results |= found
             sections.append(section)
         exports = []
-        for kind in EXPORTS:
-            log.info("exporting to %s", kind)
-            export = Export(run_path=folder / "digits-learned", format=kind, out=folder / f"digits.{kind}")
-            exports.append(export.run())
+        for kind, file in EXPORTS:
+            log.info("exporting to %s", file)
+            export = Export(run_path=folder / "digits-learned", format=kind, out=folder / file).run()
+            difference = f"{export['max_abs_difference']:.0e}"
+            exports.append({"file": file, "bytes": export["bytes"], "largest difference of logits": difference})
         text = "The network that learned its degree on the digits, folded into plain operations, and run again."
         sections.append(Section("Export", text, tables=[exports]))
         lead = (

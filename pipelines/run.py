@@ -23,13 +23,14 @@ from typing import Any, Literal
 
 from torch import nn
 
+from parteq import __version__
 from parteq.datasets.errors import DataError
 from parteq.pipelines.checkpoint import Checkpoint, write_checkpoint
 from parteq.pipelines.files import read_json, read_toml, write_json, write_text, write_toml
 
 __all__ = ["Run", "versions"]
 
-PACKAGES = ("parteq", "torch", "escnn", "numpy", "scipy", "scikit-learn", "scikit-image", "safetensors")
+PACKAGES = ("torch", "escnn", "numpy", "scipy", "scikit-learn", "scikit-image", "safetensors")
 
 
 class Run:
@@ -144,7 +145,7 @@ class Run:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages a result may depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {"parteq": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
