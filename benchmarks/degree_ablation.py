@@ -5,7 +5,7 @@
 Digits of scikit-learn under C4 and C2, networks that start from D4, everything else as in ``degree_recovery.py``:
 
 - ``cross-entropy alone``: no price;
-- ``uniform P``: P nats for a nat of divergence from uniform (the default is 30);
+- ``uniform P``: P nats for a nat of divergence from uniform (the default is 100);
 - ``chain``: the divergence of each layer from the one before it, at the default price;
 - ``alignment``: a price on densities that do not peak at the identity, beside the default;
 - ``inheritance``: every layer's density is that of the layer before times its own;
@@ -60,12 +60,12 @@ def chain_penalty(model: nn.Module, samples: int) -> Tensor:
     """Return the price of each layer's divergence from the one before it; the first pays for its own."""
     chain = Chain.of(model)
     first = chain.densities[0].divergence_from_uniform()
-    return (chain.to_predecessor() + first) * (30.0 / samples)
+    return (chain.to_predecessor() + first) * (100.0 / samples)
 
 
 def aligned_penalty(model: nn.Module, samples: int) -> Tensor:
     """Return the default price and one on misalignment."""
-    return degree_penalty(model, samples) + Chain.of(model).alignment() * (3.0 / samples)
+    return degree_penalty(model, samples) + Chain.of(model).alignment() * (10.0 / samples)
 
 
 class DualPenalty:
@@ -115,7 +115,7 @@ def inherit(model: nn.Module) -> None:
 def variants(samples: int) -> dict[str, Penalty]:
     """Return the penalties by name."""
     uniform = {
-        f"uniform {price:g}": partial(degree_penalty, samples=samples, price=price) for price in (3, 10, 30, 100)
+        f"uniform {price:g}": partial(degree_penalty, samples=samples, price=price) for price in (10, 30, 100, 300)
     }
     return {
         "cross-entropy alone": partial(degree_penalty, samples=samples, price=0.0),

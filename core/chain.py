@@ -68,7 +68,7 @@ def _total(prices: object) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def degree_penalty(model: nn.Module, samples: int, price: float = 30.0, smoothness: float = 8.0) -> Tensor:
+def degree_penalty(model: nn.Module, samples: int, price: float = 100.0, smoothness: float = 8.0) -> Tensor:
     """Return what a model's learned densities add to the mean loss of a sample.
 
     Args:

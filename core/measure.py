@@ -28,6 +28,7 @@ from parteq.core.layers import PartialLayer
 from parteq.core.subgroups import Subgroup, axial_subgroup, subgroups
 
 __all__ = [
+    "FLOOR",
     "SHARE",
     "TOLERANCE",
     "LayerDegree",
@@ -41,11 +42,14 @@ __all__ = [
     "summarize_degree",
 ]
 
-TOLERANCE = 0.01
-"""Share of a kernel's energy that a subgroup may fail to leave alone for the layer still to count as symmetric."""
+FLOOR = 0.003
+"""Broken energy below which a layer counts as whole, whatever its structure."""
 
-SHARE = 0.2
-"""Share of all broken energy that a subgroup may leave unexplained and still count as what the network kept."""
+SHARE = 1 / 3
+"""Share of the broken energy that a subgroup may leave unexplained and still count as what was kept."""
+
+TOLERANCE = 0.01
+"""Broken energy up to which a layer counts as whole if no subgroup explains what was broken: noise, not a finding."""
 
 
 @dataclass(frozen=True)
@@ -121,26 +125,28 @@ def _kernel_band(layer: PartialLayer) -> int:
 
 
 def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
-    """Return the name of the largest subgroup that one layer, or all layers of a network together, act as.
+    """Return the name of the subgroup that one layer, or all layers of a network together, act as.
 
-    A subgroup counts where the broken energy of every layer is within ``TOLERANCE`` under it, or where it leaves at
-    most ``SHARE`` of the energy broken that is broken under the whole group: networks break a symmetry with little
-    energy where little is enough, but cleanly.
+    Networks break a symmetry with little energy where little is enough, but cleanly: what they keep they keep almost
+    exactly. What noise breaks has no structure. So with the energies of all layers added up, the whole group is kept if
+    no layer breaks more than ``FLOOR`` of it; else the largest proper subgroup that leaves at most ``SHARE`` of the
+    broken energy unexplained; and if none does, the whole group again up to ``TOLERANCE``, beyond that the identity.
 
     Args:
-        broken_under: for each layer the broken energy by subgroup, largest subgroup (the whole group) first.
+        broken_under: for each layer the broken energy by subgroup, largest subgroup (the whole group) first, the
+            identity last.
     """
-    names = list(broken_under[0])
-    whole = sum(layer[names[0]] for layer in broken_under)
-
-    def counts(name: str) -> bool:
-        broken = [layer[name] for layer in broken_under]
-        return max(broken) <= TOLERANCE or sum(broken) <= SHARE * whole
-
-    first = next((name for name in names if counts(name)), names[-1])
-    # Of subgroups that differ only in where their mirrors are, the one that is broken least.
-    alike = [name for name in names if name.split(" (")[0] == first.split(" (")[0]]
-    return min(alike, key=lambda name: sum(layer[name] for layer in broken_under))
+    total = {name: sum(layer[name] for layer in broken_under) for name in broken_under[0]}
+    whole, *proper = total
+    worst = max(layer[whole] for layer in broken_under)
+    if worst <= FLOOR or not proper:
+        return whole
+    explaining = [name for name in proper[:-1] if total[name] <= SHARE * total[whole]]
+    if not explaining:
+        return whole if worst <= TOLERANCE else proper[-1]
+    # Of subgroups that differ only in where their mirrors are, the one that leaves least unexplained.
+    kind = explaining[0].split(" (")[0]
+    return min((name for name in explaining if name.split(" (")[0] == kind), key=lambda name: total[name])
 
 
 def measure_layer(layer: PartialLayer, name: str = "", candidates: Sequence[Subgroup] | None = None) -> LayerDegree:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from parteq.core.coordinates import IrrepCoordinates, as_channels, as_fields
+from parteq.core.distributed import total, world_size
 from parteq.core.fields import FieldType
 
 __all__ = ["FieldBatchNorm"]
@@ -78,7 +79,7 @@ class FieldBatchNorm(nn.Module):
         Raises:
             ValueError: in training, with a single number per channel, which has no variance.
         """
-        if self.permutes:
+        if self.permutes and not (self.training and world_size() > 1):
             return self._forward_permuted(features)
         wide = features.to(self.weight.dtype)
         values = as_fields(wide, self.in_type) if self.coordinates is None else self.coordinates(wide)
@@ -136,12 +137,12 @@ class FieldBatchNorm(nn.Module):
 
     def _batch_statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of values (batch, fields, components, positions) and take note of them."""
-        count = values.shape[0] * values.shape[3]
+        count = total(torch.tensor(float(values.shape[0] * values.shape[3]), device=values.device))
         if count < 2:
             raise ValueError("batch statistics need more than one value per channel")
-        mean = _times(values.mean(dim=(0, 3)), self.invariant_directions)
+        mean = _times(total(values.sum(dim=(0, 3))) / count, self.invariant_directions)
         centred = values - self._spread(mean)[..., None]
-        variance = _times(centred.square().mean(dim=(0, 3)), self.averages)
+        variance = _times(total(centred.square().sum(dim=(0, 3))) / count, self.averages)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_variance.lerp_(variance * count / (count - self.freedom), self.momentum)
