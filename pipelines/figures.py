@@ -146,7 +146,8 @@ def _draw_density(axes: Any, layer: LayerDegree, limit: float) -> None:
     axes.set_yticks([])
     axes.set_ylim(0, limit)
     axes.spines["polar"].set_visible(False)
-    axes.set_title(f"{layer.name}\n{layer.nearest_subgroup}", fontsize=7.5, pad=6)
+    subgroup = layer.nearest_subgroup.split(" (")[0]  # where its mirrors are would not fit
+    axes.set_title(f"{layer.name}\n{subgroup}", fontsize=7.5, pad=6)
 
 
 def equivariance(layers: Sequence[LayerDegree]) -> Figure:

@@ -32,6 +32,7 @@ def test_demo(parteq, tmp_path, monkeypatch):
     assert printed.splitlines()[-1].split() == ["report", str(tmp_path / "parteq-demo" / "report.html")]
     assert found["digits_accuracy_full"] < 0.55 < 0.9 < found["digits_accuracy_learned"]
     assert "C2" in found["digits_summary"]
+    assert "full symmetry D4" in found["tissue_summary"]
     assert found["tissue_accuracy_learned"] > 0.9
     assert (tmp_path / "parteq-demo" / "digits.onnx").stat().st_size > 10_000
     # A second demo leaves the first alone.
