@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["SPLITS", "ArrayDataset", "ImageDataset", "check_labels"]
+__all__ = ["SPLITS", "ArrayDataset", "ImageDataset", "check_labels", "unlabelled"]
 
 SPLITS = ("train", "val", "test")
 
@@ -53,6 +53,11 @@ def check_labels(labels: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[
     return labels.astype(np.int64)
 
 
+def unlabelled(count: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels and classes of this many images whose classes are not known: zeros [count], and the one class."""
+    return np.zeros(count, np.int64), ("unlabelled",)
+
+
 class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
     """Labelled images of one size. A reader gives the facts below and `_read`; the rest follows.
 
@@ -63,9 +68,10 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
         spatial: (H, W) or (D, H, W), pixels.
         classes: class names; None for "0", "1", … up to the largest label.
         groups: which images belong together, integers or strings [N]; None if unknown.
+        names: of the images, N of them; None where they have none but their positions.
 
     Attributes:
-        labels (int64 [N]), groups ([N] or None), classes, channels, spatial, source.
+        labels (int64 [N]), groups ([N] or None), names (N or None), classes, channels, spatial, source.
 
     Raises:
         DataError: no images; labels not integers, negative, or beyond the classes; lengths that differ.
@@ -80,10 +86,12 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
         spatial: Sequence[int],
         classes: Sequence[str] | None = None,
         groups: ArrayLike | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.source = Path(source)
         self.labels = check_labels(np.asarray(labels), self.source)
         self.groups = None if groups is None else self._check_groups(np.asarray(groups))
+        self.names = None if names is None else self._check_names(names)
         self.classes = self._check_classes(classes)
         self.channels = int(channels)
         self.spatial = tuple(int(size) for size in spatial)
@@ -110,6 +118,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
                 raise DataError(self.source, "groups are not text")
         return groups
 
+    def _check_names(self, names: Sequence[str]) -> tuple[str, ...]:
+        if len(names) != len(self.labels):
+            raise DataError(self.source, f"{len(names)} names for {len(self.labels)} images")
+        return tuple(names)
+
     @abstractmethod
     def _read(self, rows: NDArray[np.int64]) -> Tensor:
         """Images of the store: uint8 [len(rows), C, …spatial]. Raises DataError where they cannot be read."""
@@ -131,6 +144,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
         part._rows = self._rows[chosen]
         part.labels = self.labels[chosen]
         part.groups = None if self.groups is None else self.groups[chosen]
+        part.names = None if self.names is None else tuple(self.names[i] for i in np.arange(len(self))[chosen])
         return part
 
     def tensors(self) -> tuple[Tensor, Tensor]:

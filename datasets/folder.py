@@ -1,4 +1,4 @@
-"""A folder of image files by class: ROOT/CLASS/*.png, or ROOT/{train,val,test}/CLASS/*.png.
+"""A folder of image files by class: ROOT/CLASS/*.png, or ROOT/{train,val,test}/CLASS/*.png; or without classes.
 
 Headers are read when the folder is opened, so that size and colour are known and a wrong file is named at once; pixels
 are decoded when asked for. Orientation tags are ignored: pixels are taken as they are stored.
@@ -7,18 +7,18 @@ are decoded when asked for. Orientation tags are ignored: pixels are taken as th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from parteq.datasets.base import SPLITS, ImageDataset
+from parteq.datasets.base import SPLITS, ImageDataset, unlabelled
 from parteq.datasets.depth import to_uint8
 from parteq.datasets.errors import DataError
 
@@ -93,10 +93,8 @@ def _inside(path: Path, root: Path) -> Path:
 
 
 def _images(path: Path, root: Path) -> list[Path]:
-    """Image files directly in `path`, sorted by name. Raises DataError where there are none."""
+    """Image files directly in `path`, sorted by name. Raises DataError for a link that leaves `root`."""
     files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES and entry.name[0] != ".")
-    if not files:
-        raise DataError(path, f"class folder without images ({', '.join(sorted(_SUFFIXES))})")
     return [_inside(file, root) for file in files]
 
 
@@ -116,6 +114,29 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return splits
 
 
+def _images_by_class(home: Path, classes: Sequence[str], root: Path) -> tuple[list[Path], list[int]]:
+    """Image files in the class folders of `home`, and for each the number of its class."""
+    files: list[Path] = []
+    labels: list[int] = []
+    for folder in _folders(home, root):
+        found = _images(folder, root)
+        if not found:
+            raise DataError(folder, f"class folder without images ({', '.join(sorted(_SUFFIXES))})")
+        files += found
+        labels += [classes.index(folder.name)] * len(found)
+    if not files:
+        raise DataError(home, "has no class folders with images in them (expected ROOT/CLASS/IMAGE.png)")
+    return files, labels
+
+
+def _images_of_any_class(home: Path, root: Path) -> list[Path]:
+    """Image files in `home` and in the folders there."""
+    files = [file for folder in (home, *_folders(home, root)) for file in _images(folder, root)]
+    if not files:
+        raise DataError(home, f"has no images in it or in its folders ({', '.join(sorted(_SUFFIXES))})")
+    return files
+
+
 def splits_in_folder(root: str | os.PathLike[str]) -> tuple[str, ...]:
     """The splits that ROOT holds, of "train", "val" and "test"; () for one undivided set. Raises DataError."""
     found = _split_folders(Path(root))
@@ -123,19 +144,20 @@ def splits_in_folder(root: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 class FolderDataset(ImageDataset):
-    """Images of one size in a folder for each class; classes are sorted by name.
+    """Images of one size in a folder for each class; classes are sorted by name. Images are named by path below ROOT.
 
     Args:
         root: ROOT/CLASS/FILE or ROOT/SPLIT/CLASS/FILE, files `.png`, `.jpg`, `.jpeg`, `.tif`, `.tiff` or `.bmp`. All
             are read as colour if any is; 16-bit grey is scaled from 0…65535.
         split: "train", "val" or "test"; a folder without splits has only "train".
+        labelled: False for images whose class is not wanted: class folders mean nothing, and images beside them count.
 
     Raises:
         DataError: no class folders; a class without images; images of different sizes; a corrupt, transparent,
             many-paged or huge image; a link that leaves ROOT.
     """
 
-    def __init__(self, root: str | os.PathLike[str], split: str = "train") -> None:
+    def __init__(self, root: str | os.PathLike[str], split: str = "train", *, labelled: bool = True) -> None:
         root = Path(root)
         if not root.is_dir():
             raise DataError(root, "no such folder")
@@ -143,18 +165,18 @@ class FolderDataset(ImageDataset):
         if split not in (splits or ("train",)):
             raise DataError(root, f"has no {split!r} split; it has {list(splits) or 'one undivided set'}")
         home, anchor = splits.get(split, root), root.resolve()
-        # A split may lack a class: the names are those of all splits.
-        names = sorted({folder.name for part in splits.values() or (root,) for folder in _folders(part, anchor)})
-        labels: list[int] = []
-        self._files: list[Path] = []
-        for folder in _folders(home, anchor):
-            files = _images(folder, anchor)
-            self._files += files
-            labels += [names.index(folder.name)] * len(files)
-        if not self._files:
-            raise DataError(home, "has no class folders with images in them (expected ROOT/CLASS/IMAGE.png)")
+        labels: ArrayLike
+        classes: Sequence[str]
+        if labelled:
+            # A split may lack a class: the names are those of all splits.
+            classes = sorted({folder.name for part in splits.values() or (root,) for folder in _folders(part, anchor)})
+            self._files, labels = _images_by_class(home, classes, anchor)
+        else:
+            self._files = _images_of_any_class(home, anchor)
+            labels, classes = unlabelled(len(self._files))
         size, channels = self._common_format()
-        super().__init__(root, labels, channels=channels, spatial=size, classes=names)
+        names = [file.relative_to(root).as_posix() for file in self._files]
+        super().__init__(root, labels, channels=channels, spatial=size, classes=classes, names=names)
 
     def _common_format(self) -> tuple[tuple[int, int], int]:
         """Height and width of all images, and their channels: 3 if any is in colour."""

@@ -1,4 +1,4 @@
-"""Open labelled images wherever they are: an NPZ file, PatchCamelyon, or a folder of images by class."""
+"""Open images wherever they are: an NPZ file, PatchCamelyon, or a folder of image files."""
 
 from __future__ import annotations
 
@@ -43,14 +43,16 @@ def available_splits(spec: str) -> tuple[str, ...]:
     return splits_in_npz(path) if kind == "npz" else splits_in_folder(path)
 
 
-def open_images(spec: str, split: str = "train") -> ImageDataset:
-    """Open a labelled image set.
+def open_images(spec: str, split: str = "train", *, labelled: bool = True) -> ImageDataset:
+    """Open an image set.
 
     Args:
         spec: X.npz (see `read_npz`), pcam:FOLDER (see `PCamDataset`), or a folder of class folders (see
             `FolderDataset`).
         split: "train", "val" or "test". A set that is not divided (`available_splits` is empty) has only "train",
             which is all of it.
+        labelled: False for the pixels alone: labels may be missing and are not read, all images are of the one class
+            "unlabelled", and the images of a folder need no class folders.
 
     Raises:
         DataError: whatever is wrong with the data, in one line.
@@ -60,5 +62,6 @@ def open_images(spec: str, split: str = "train") -> ImageDataset:
         raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
     kind, path = _kind(spec)
     if kind == "pcam":
-        return PCamDataset(path, split)
-    return read_npz(path, split) if kind == "npz" else FolderDataset(path, split)
+        return PCamDataset(path, split, labelled=labelled)
+    read = read_npz if kind == "npz" else FolderDataset
+    return read(path, split, labelled=labelled)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from parteq.datasets.base import SPLITS, ArrayDataset, check_labels
+from parteq.datasets.base import SPLITS, ArrayDataset, check_labels, unlabelled
 from parteq.datasets.depth import to_uint8
 from parteq.datasets.errors import DataError
 
@@ -202,38 +202,45 @@ def _read_class_names(file: NpzFile) -> list[str]:
         return [n.decode() if isinstance(n, bytes) else str(n) for n in file.read("classes").tolist()]
 
 
-def read_npz(path: str | os.PathLike[str], split: str = "train") -> ArrayDataset:
-    """Read an NPZ file of labelled images.
+def _read_labelling(file: NpzFile, prefix: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Labels [N] of a split, and the class names of the whole file."""
+    labels = _read_labels(file, f"{prefix}labels")
+    if "classes" in file.names:
+        return labels, _read_class_names(file)
+    # A split may lack the last class: count over all of them.
+    siblings = [name for name in (f"{s}_labels" for s in SPLITS if prefix) if name in file.names]
+    largest = max([labels.max(), *(_read_labels(file, name).max() for name in siblings)])
+    return labels, [str(number) for number in range(largest + 1)]
+
+
+def read_npz(path: str | os.PathLike[str], split: str = "train", *, labelled: bool = True) -> ArrayDataset:
+    """Read an NPZ file of images.
 
     Args:
         path: a file with `images` [N, H, W], [N, H, W, C], [N, D, H, W] or [N, D, H, W, C] (C up to 4; uint8, or what
             `to_uint8` converts) and `labels` (integers [N] or [N, 1]); optionally `groups` [N] and `classes`. In
             MedMNIST's layout all but `classes` bear the prefix `train_`, `val_` or `test_`.
         split: "train", "val" or "test". A file of one undivided set has only "train".
+        labelled: False for images whose labels and classes may be missing and are not read.
 
     Raises:
-        DataError: the file is damaged, hostile, lacks an array, or its arrays do not make a labelled image set.
+        DataError: the file is damaged, hostile, lacks an array, or its arrays do not make an image set.
     """
     with NpzFile(path) as file:
         prefix = _prefix(file, split)
         shape = file.header(f"{prefix}images").shape
         has_channels = _has_channels(file.path, shape)
         has_groups = f"{prefix}groups" in file.names
-        for name in ("labels", "groups") if has_groups else ("labels",):
+        for name in ["labels"] * labelled + ["groups"] * has_groups:
             length = file.header(prefix + name).shape[:1]
             if length != shape[:1]:
                 raise DataError(file.path, f"{shape[0]} images, but {prefix + name!r} has the length {list(length)}")
-        labels = _read_labels(file, f"{prefix}labels")
+        labelling = _read_labelling(file, prefix) if labelled else None
         groups = _one_column(file.read(f"{prefix}groups")) if has_groups else None
-        if "classes" in file.names:
-            classes = _read_class_names(file)
-        else:
-            # A split may lack the last class: count over all of them.
-            siblings = [name for name in (f"{s}_labels" for s in SPLITS if prefix) if name in file.names]
-            largest = max([labels.max(), *(_read_labels(file, name).max() for name in siblings)])
-            classes = [str(number) for number in range(largest + 1)]
         images = file.read(f"{prefix}images")
     if not has_channels:
         images = images[..., None]
     pixels = np.moveaxis(to_uint8(images, file.path), -1, 1)
+    # Counted only now: the number of images that a header claims need not be true.
+    labels, classes = labelling or unlabelled(len(pixels))
     return ArrayDataset(pixels, labels, source=file.path, classes=classes, groups=groups)

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parteq.datasets.base import SPLITS, ImageDataset
+from parteq.datasets.base import SPLITS, ImageDataset, unlabelled
 from parteq.datasets.errors import DataError
 
 __all__ = ["PCamDataset", "splits_in_pcam"]
 
-CLASSES = ("normal", "tumor")
+CLASSES: tuple[str, ...] = ("normal", "tumor")
 _FILE_SPLIT = {"train": "train", "val": "valid", "test": "test"}
 _PATCH = (96, 96, 3)
 # Reading one patch unpacks its whole chunk: a file whose chunks are larger than this is refused.
@@ -149,6 +149,7 @@ class PCamDataset(ImageDataset):
     Args:
         folder: holds the published files, unpacked.
         split: "train", "val" (the files say `valid`) or "test".
+        labelled: False for patches whose labels are not wanted; their file may be missing.
 
     Raises:
         DataError: a file is missing, compressed, truncated or damaged; an array has another shape or type than
@@ -156,7 +157,7 @@ class PCamDataset(ImageDataset):
             labels other than 0 and 1; slide names that do not match.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], split: str = "train") -> None:
+    def __init__(self, folder: str | os.PathLike[str], split: str = "train", *, labelled: bool = True) -> None:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(folder, "no such folder")
@@ -166,9 +167,12 @@ class PCamDataset(ImageDataset):
         pixels.close()
         if shape[1:] != _PATCH or dtype != np.uint8 or shape[0] > _MAX_PATCHES:
             raise DataError(pixels.path, f"'x' is {dtype} {list(shape)} instead of uint8 [N, 96, 96, 3]")
-        labels = self._read_labels(_Array(_find(folder, split, "y"), "y"), shape[0])
+        if labelled:
+            labels, classes = self._read_labels(_Array(_find(folder, split, "y"), "y"), shape[0]), CLASSES
+        else:
+            labels, classes = unlabelled(shape[0])
         groups = _read_slides(folder, split, shape[0])
-        super().__init__(folder, labels, channels=3, spatial=(96, 96), classes=CLASSES, groups=groups)
+        super().__init__(folder, labels, channels=3, spatial=(96, 96), classes=classes, groups=groups)
         self._pixels = pixels
 
     @staticmethod

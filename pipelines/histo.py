@@ -222,15 +222,16 @@ class _OnData(RunCommand):
     split: Literal["train", "val", "test"] = "test"
     """Part of divided data."""
 
-    def open(self) -> tuple[Any, ImageDataset, int]:
-        """The model, the images with their labels numbered as the model does, and the epoch."""
+    def open(self, *, labelled: bool = True) -> tuple[Any, ImageDataset, dict[str, Any]]:
+        """The model, the images with labels numbered as the model does (or without), and what is known of the model."""
         from parteq.apps.histo.task import match, open_for_evaluation
 
         checkpoint = self.checkpoint("histo")
         model: Any = checkpoint.model()
         about, config = checkpoint.about(), model.config
-        dataset = open_for_evaluation(self.data, self.split)
-        return model, match(dataset, about["classes"], config["in_chans"], config["spatial_dims"]), about["epoch"]
+        dataset = open_for_evaluation(self.data, self.split, labelled=labelled)
+        classes = about["classes"] if labelled else None
+        return model, match(dataset, classes, config["in_chans"], config["spatial_dims"]), about
 
 
 @dataclass(kw_only=True)
@@ -245,9 +246,9 @@ class Evaluate(_OnData):
         from parteq.core.distributed import joined
 
         with joined(self.torch_device()) as device:
-            model, dataset, epoch = self.open()
+            model, dataset, about = self.open()
             scores = evaluate(model, dataset, device, group=model.config["group"], seed=self.seed)
-        return {"run": str(self.run_path), "data": self.data, "epoch": epoch, **scores}
+        return {"run": str(self.run_path), "data": self.data, "epoch": about["epoch"], **scores}
 
 
 @dataclass(kw_only=True)
@@ -256,21 +257,26 @@ class Predict(_OnData):
 
     example: ClassVar[str] = "parteq histo predict --run RUN --data images/ --out predictions.csv"
 
+    data: Data
+    """X.npz, pcam:FOLDER, or folder of images; labels are not needed."""
     out: Out = Path("predictions.csv")
     """CSV file to write."""
 
     def run(self) -> dict[str, Any]:
-        """Writes a row an image: its number, the class predicted, the probability of each class."""
+        """Writes a row an image: its name or number, the class predicted, the probability of each class."""
         from parteq.apps.histo.task import predict
 
         device = self.torch_device()
-        model, dataset, _ = self.open()
-        probabilities, classes = predict(model, dataset, device)[0], dataset.classes
-        with replacing(self.out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        model, dataset, about = self.open(labelled=False)
+        probabilities, classes = predict(model, dataset, device)[0], about["classes"]
+        header, images = ("index", range(len(dataset))) if dataset.names is None else ("image", dataset.names)
+        # File names that are not UTF-8 are written as the bytes that they are.
+        how = "surrogateescape"
+        with replacing(self.out) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=how) as file:
             table = csv.writer(file)
-            table.writerow(["index", "predicted", *(f"probability_{name}" for name in classes)])
-            for index, row in enumerate(probabilities.tolist()):
-                table.writerow([index, classes[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+            table.writerow([header, "predicted", *(f"probability_{name}" for name in classes)])
+            for image, row in zip(images, probabilities.tolist(), strict=True):
+                table.writerow([image, classes[row.index(max(row))], *(f"{value:.6f}" for value in row)])
         return {"out": str(self.out), "n": len(dataset)}
 
 

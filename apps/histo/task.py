@@ -73,13 +73,13 @@ def open_for_training(data: str, val: str | None, limit: int | None, seed: int) 
     return _in_memory(training), _in_memory(validation)
 
 
-def open_for_evaluation(data: str, split: str) -> ImageDataset:
-    """Opens a split of a data set that is divided, or the whole of one that is not."""
-    return open_images(data, split if available_splits(data) else "train")
+def open_for_evaluation(data: str, split: str, *, labelled: bool = True) -> ImageDataset:
+    """Opens a split of a data set that is divided, or the whole of one that is not; see `open_images`."""
+    return open_images(data, split if available_splits(data) else "train", labelled=labelled)
 
 
-def match(dataset: ImageDataset, classes: Sequence[str], channels: int, dimensions: int) -> ImageDataset:
-    """Numbers the labels of a data set as a model does, by the names of the classes.
+def match(dataset: ImageDataset, classes: Sequence[str] | None, channels: int, dimensions: int) -> ImageDataset:
+    """Numbers the labels of a data set as a model does, by the names of the classes; None for unlabelled images.
 
     Raises:
         DataError: if there is a class that the model does not know, or the channels or dimensions differ.
@@ -87,6 +87,8 @@ def match(dataset: ImageDataset, classes: Sequence[str], channels: int, dimensio
     if len(dataset.spatial) != dimensions or dataset.channels != channels:
         found, wanted = f"{len(dataset.spatial)}-D of {dataset.channels}", f"{dimensions}-D of {channels}"
         raise DataError(dataset.source, f"holds {found} channels; the model takes {wanted}")
+    if classes is None:
+        return dataset
     unknown = [name for name in dataset.classes if name not in classes]
     if unknown:
         raise DataError(dataset.source, f"has the class {unknown[0]!r}; the model tells apart {', '.join(classes)}")
@@ -168,9 +170,12 @@ def evaluate(
     """The scores of `classification_metrics` with intervals, and ``orbit_variance``.
 
     The latter is the variance of the predicted probability over the orbit of an image under the model's group (those
-    elements that move pixels onto pixels), the mean over images and classes; 0 for an invariant model.
+    elements that move pixels onto pixels; of volumes only the turns), the mean over images and classes; 0 for an
+    invariant model.
     """
-    probabilities = predict(model, dataset, device, ORBITS[group]).numpy()
+    # In space the flips of a group are half turns about a horizontal axis, not mirrorings of the slices.
+    orbit = ORBITS["c4" if len(dataset.spatial) == 3 else group]
+    probabilities = predict(model, dataset, device, orbit).numpy()
     scores = classification_metrics(probabilities[0], dataset.labels, dataset.groups, seed=seed)
     return scores | {"orbit_variance": float(probabilities.var(axis=0).mean())}
 

@@ -36,6 +36,7 @@ def test_items_and_facts() -> None:
 @given(st.lists(st.integers(0, 9)), st.lists(st.integers(0, 200), max_size=8))
 def test_subset_of_subset(first: list[int], second: list[int]) -> None:
     data = random_set(groups=np.arange(10))
+    data.names = tuple("abcdefghij")
     part = data.subset(first)
     assert part.classes == data.classes
     second = [i % len(first) for i in second] if first else []
@@ -46,6 +47,7 @@ def test_subset_of_subset(first: list[int], second: list[int]) -> None:
     assert labels.tolist() == data.labels[expected].tolist()
     assert part.groups is not None
     assert part.groups.tolist() == expected
+    assert part.names == tuple("abcdefghij"[i] for i in expected)
 
 
 def test_subset_takes_masks_and_shares_pixels() -> None:

@@ -66,6 +66,19 @@ def test_splits(tmp_path: Path) -> None:
     assert "both 'val' and 'valid' hold the 'val' split" in refusal(tmp_path)
 
 
+def test_names_and_no_labels(tmp_path: Path) -> None:
+    for place in ("test/b/x.png", "test/a/y.png", "test/loose.png", "train/a/z.png"):
+        save(tmp_path / place)
+    assert FolderDataset(tmp_path, "test").names == ("test/a/y.png", "test/b/x.png")
+    data = FolderDataset(tmp_path, "test", labelled=False)
+    assert data.names == ("test/loose.png", "test/a/y.png", "test/b/x.png")
+    assert data.subset([2, 0]).names == ("test/b/x.png", "test/loose.png")
+    assert (data.classes, data.labels.tolist()) == (("unlabelled",), [0, 0, 0])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no images in it or in its folders"):
+        FolderDataset(tmp_path / "empty", labelled=False)
+
+
 def test_undivided(tmp_path: Path) -> None:
     """Classes that are named like splits are classes, where they hold images and not folders."""
     save(tmp_path / "train" / "x.png")

@@ -28,6 +28,23 @@ def test_same_images_whatever_the_file(tmp_path: Path) -> None:
     assert available_splits(str(tmp_path / "x.npz")) == available_splits(str(tmp_path / "x")) == ()
 
 
+def test_unlabelled(tmp_path: Path) -> None:
+    """Without labels or class folders there are images, but only for those who want no labels."""
+    np.savez(tmp_path / "x.npz", images=PIXELS)
+    (tmp_path / "x").mkdir()
+    for number, pixels in enumerate(PIXELS):
+        Image.fromarray(pixels).save(tmp_path / "x" / f"{number}.png")
+    one, other = (open_images(str(tmp_path / name), labelled=False) for name in ("x.npz", "x"))
+    assert one.fingerprint() == other.fingerprint()
+    assert (one.classes, one.labels.tolist()) == (("unlabelled",), [0, 0, 0, 0])
+    assert one.names is None
+    assert other.names == ("0.png", "1.png", "2.png", "3.png")
+    with pytest.raises(DataError, match="has no array 'labels'"):
+        open_images(str(tmp_path / "x.npz"))
+    with pytest.raises(DataError, match="has no class folders"):
+        open_images(str(tmp_path / "x"))
+
+
 @pytest.mark.parametrize("name", ["no.npz", "no", ""])
 def test_missing(tmp_path: Path, name: str) -> None:
     path = tmp_path / "nowhere" / name

@@ -53,6 +53,16 @@ def npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def test_labels_that_are_not_wanted_are_not_read(path: Path) -> None:
+    save(path, images=GREY, labels=np.ones((3, 2)), groups=LABELS, classes=np.zeros(3))
+    data = read_npz(path, labelled=False)
+    assert (data.classes, data.labels.tolist()) == (("unlabelled",), [0] * 6)
+    assert data.groups is not None
+    save(path, images=GREY[:0])
+    with pytest.raises(DataError, match="holds no images"):
+        read_npz(path, labelled=False)
+
+
 @pytest.mark.parametrize(
     ("shape", "channels", "spatial"),
     [

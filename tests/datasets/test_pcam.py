@@ -54,6 +54,8 @@ def test_reads(tmp_path: Path) -> None:
     assert label == 1
     assert np.array_equal(image.permute(1, 2, 0), PIXELS[3])
     assert len(open_images(spec, "val")) == 4
+    (tmp_path / f"{name('valid', 'y')}.h5").unlink()
+    assert open_images(spec, "val", labelled=False).labels.tolist() == [0, 0, 0, 0]
     with pytest.raises(DataError, match=r"split_test_x\.h5: no such file"):
         open_images(spec, "test")
 

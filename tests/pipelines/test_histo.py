@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,35 @@ def test_predict(parteq, trained, cells, tmp_path):
         disc, ring = float(row["probability_disc"]), float(row["probability_ring"])
         assert disc + ring == pytest.approx(1, abs=1e-5)
         assert row["predicted"] == ("disc" if disc > ring else "ring")
+
+
+def test_predict_without_labels(parteq, trained, cells, tmp_path):
+    images = np.load(cells / "test.npz")["images"][:6]
+    np.savez(tmp_path / "bare.npz", images=images)
+    names = ["b,1.png", "c.png", "d.png", "e.png", "f.png", os.fsdecode(b"\xff.png")]
+    (tmp_path / "bare").mkdir()
+    for name, image in zip(names, images, strict=True):
+        Image.fromarray(image).save(tmp_path / "bare" / name)
+    tables = []
+    for data in (cells / "test.npz", tmp_path / "bare.npz", tmp_path / "bare"):
+        out = tmp_path / "predictions.csv"
+        assert parteq("histo", "predict", "--run", trained, "--data", data, "--out", out)[0] == 0
+        tables.append(list(csv.reader(out.read_text("utf-8", "surrogateescape").splitlines())))
+    labelled, bare, folder = tables
+    assert bare == labelled[:7]
+    assert folder[0] == ["image", *bare[0][1:]]
+    assert [row[0] for row in folder[1:]] == names
+    assert [row[1:] for row in folder] == [row[1:] for row in bare]
+    for data, reason in (("bare.npz", "has no array 'labels'"), ("bare", "has no class folders")):
+        words = ["--data", tmp_path / data]
+        for verb in (["evaluate", "--run", trained], ["train", "--out", tmp_path / "run"]):
+            status, _, complaint = parteq("histo", *verb, *words)
+            assert status == 2
+            assert reason in complaint
+    np.savez(tmp_path / "grey.npz", images=images[..., 0])
+    status, _, complaint = parteq("histo", "predict", "--run", trained, "--data", tmp_path / "grey.npz")
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert "holds 2-D of 1 channels" in complaint
 
 
 def test_predictions_and_scores_agree(parteq, trained, cells, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from parteq.apps.histo import task
+from parteq.apps.histo.models import create_model
 from parteq.core.training import Settings, fit
 from parteq.datasets.errors import DataError
 from parteq.datasets.images import ArrayDataset
@@ -106,6 +107,21 @@ def test_orbit_variance():
     assert task.evaluate(Corner(), flat, CPU)["orbit_variance"] == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("group", ["d4", "none"])
+def test_volumes_are_turned_and_not_mirrored(group):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 1, 4, 5, 5), generator=generator, dtype=torch.uint8)
+    volumes = ArrayDataset(images, np.arange(6) % 2)
+    torch.manual_seed(0)
+    model = create_model(num_classes=2, in_chans=1, group=group, degree="full", width=0.2, spatial_dims=3)
+    turned = task.predict(model, volumes, CPU, (0, 1, 2, 3)).numpy()
+    variance = task.evaluate(model, volumes, CPU, group=group)["orbit_variance"]
+    assert variance == pytest.approx(turned.var(0).mean())
+    if group == "d4":
+        assert variance == pytest.approx(0, abs=1e-10)
+        assert task.predict(model, volumes, CPU, (0, 4)).var(0).mean() > 1e-8
+
+
 def test_lazy_data_are_trained_and_scored_alike(monkeypatch):
     data = dataset()
     results = []
@@ -125,3 +141,4 @@ def test_classes_are_matched_by_name():
     assert matched.labels.tolist() == [1, 0, 0, 1]
     assert matched.classes == ("a", "b", "c")
     assert data.labels.tolist() == [0, 1, 1, 0]
+    assert task.match(data, None, 1, 2) is data
