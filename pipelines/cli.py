@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"parteq: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # The reader (`head`, say) has seen enough; nothing more may be written when Python closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("parteq: interrupted", file=sys.stderr)
         return 130
