@@ -275,7 +275,25 @@ class PartialKernel(nn.Module):
             fan = totals * self.weight.shape[2]
             variance = torch.where(fan > 1e-9, gain * sizes / fan.clamp_min(1e-9), torch.zeros_like(fan))
             scale = variance.sqrt()[feeds].to(self.weight)
-            self.weight.normal_().mul_(scale[:, None, None])
+            self.weight.copy_(self._drawn() * scale[:, None, None])
+
+    def _drawn(self) -> Tensor:
+        """Return normal numbers in the shape of the weights, those of invariant rows the same whatever the density.
+
+        So a learned density, uniform at the start, and a fixed full one make the same network of the same seed.
+        """
+        invariant = torch.ones(self.rows, dtype=torch.bool)
+        if self.mixing.numel():
+            trivial = (self.mixing.diagonal(dim1=1, dim2=2) == 0).cpu()  # the first entry of λ̂ is the trivial irrep's
+            rows = trivial[self.type_index.cpu()].reshape(-1)
+            invariant = torch.zeros(self.rows + 1, dtype=torch.bool)
+            invariant = invariant.index_copy_(0, self.row_index.cpu(), rows)[: self.rows]
+        shape = self.weight.shape[1:]
+        drawn = torch.empty(self.rows, *shape)
+        drawn[invariant] = torch.randn(int(invariant.sum()), *shape)
+        others = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        drawn[~invariant] = torch.randn(int((~invariant).sum()), *shape, generator=others)
+        return drawn.to(self.weight)
 
     def _mixed_basis(self) -> Tensor:
         """Return the basis with λ̂ applied, shape (types, n, D): what each weight contributes."""

@@ -177,3 +177,13 @@ def test_a_model_of_volumes_is_rebuilt_from_its_config_and_state() -> None:
     rebuilt.load_state_dict(model.state_dict(), strict=True)
     images = _images(7, 8, 8)
     torch.testing.assert_close(rebuilt(images), model(images), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("group", ["c4", "d4", "so2"])
+def test_learning_starts_from_the_fully_equivariant_network_of_the_same_seed(group: str) -> None:
+    images = torch.rand(2, 3, 12, 12)
+    outputs = []
+    for degree in ("full", "learned"):
+        torch.manual_seed(0)
+        outputs.append(create_model(num_classes=4, group=group, degree=degree).eval()(images))
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-5, rtol=1e-4)
