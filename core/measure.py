@@ -48,7 +48,7 @@ FLOOR = 0.003
 SHARE = 1 / 3
 """Share of the broken energy that a subgroup may leave unexplained and still count as what was kept."""
 
-TOLERANCE = 0.01
+TOLERANCE = 0.015
 """Broken energy up to which a layer counts as whole if no subgroup explains what was broken: noise, not a finding."""
 
 
