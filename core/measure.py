@@ -45,7 +45,7 @@ __all__ = [
 FLOOR = 0.003
 """Broken energy below which a layer counts as whole, whatever its structure."""
 
-SHARE = 1 / 3
+SHARE = 0.25
 """Share of the broken energy that a subgroup may leave unexplained and still count as what was kept."""
 
 TOLERANCE = 0.015
