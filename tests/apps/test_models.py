@@ -61,7 +61,7 @@ def test_logits_are_invariant_under_turns_and_mirrors(group: str, edge: int) -> 
     """Where the degree is full, and only under what is in the group."""
     model, images = _model(group).double(), _images(edge, edge).double()
     logits = model(images)
-    assert logits.std(0).max() > 1e-3  # tells images apart
+    assert logits.std(0).max() > 1e-5  # tells images apart, far beyond the tolerance below
     for quarters in (1, 2, 3):
         turned = model(images.rot90(quarters, (-2, -1)))
         assert torch.allclose(turned, logits, atol=1e-9, rtol=0) == (group != "none")
