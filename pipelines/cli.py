@@ -18,9 +18,13 @@ from typing import Any
 import tyro
 
 from parteq.datasets.errors import DataError
-from parteq.pipelines import degree, demo, doctor, histo
+from parteq.pipelines import degree, demo, doctor
 from parteq.pipelines.command import Command
 from parteq.pipelines.files import read_toml, write_json
+from parteq.pipelines.histo.evaluate import Evaluate
+from parteq.pipelines.histo.export import Export
+from parteq.pipelines.histo.predict import Predict
+from parteq.pipelines.histo.train import Train
 
 __all__ = ["COMMANDS", "main"]
 
@@ -31,10 +35,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 COMMANDS: dict[str, type[Command]] = {
     "demo": demo.Demo,
     "doctor": doctor.Doctor,
-    "histo train": histo.Train,
-    "histo evaluate": histo.Evaluate,
-    "histo predict": histo.Predict,
-    "histo export": histo.Export,
+    "histo train": Train,
+    "histo evaluate": Evaluate,
+    "histo predict": Predict,
+    "histo export": Export,
     "degree": degree.Degree,
 }
 

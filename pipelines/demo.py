@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
 from parteq.pipelines.files import replacing
-from parteq.pipelines.histo import Export, Train
+from parteq.pipelines.histo.export import Export
+from parteq.pipelines.histo.train import Train
 
 if TYPE_CHECKING:
     from parteq.datasets.images import ImageDataset

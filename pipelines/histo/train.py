@@ -1,8 +1,7 @@
-"""``parteq histo``: train a classifier of images, evaluate it, predict with it, export it."""
+"""``parteq histo train``: a classifier of images, and how symmetric they are."""
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from parteq.datasets.errors import DataError
-from parteq.pipelines.command import Command, Number, RunCommand, Text, value_of
-from parteq.pipelines.files import replacing
+from parteq.pipelines.command import Command, Number, Text, value_of
+from parteq.pipelines.histo.options import Data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,12 +22,9 @@ if TYPE_CHECKING:
     from parteq.datasets.images import ImageDataset
     from parteq.pipelines.run import Run
 
-__all__ = ["Evaluate", "Export", "Predict", "Train"]
+__all__ = ["Train"]
 
 LARGEST_WIDTH = 64
-
-Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
-Out = Annotated[Path, tyro.conf.arg(metavar="PATH")]
 
 
 @dataclass(kw_only=True)
@@ -211,90 +207,3 @@ def _describe(dataset: ImageDataset) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "fingerprint": dataset.fingerprint(),
     }
-
-
-@dataclass(kw_only=True)
-class _OnData(RunCommand):
-    """A command that applies a trained classifier to images."""
-
-    data: Data
-    """X.npz, pcam:FOLDER, or folder of class folders."""
-    split: Literal["train", "val", "test"] = "test"
-    """Part of divided data."""
-
-    def open(self, *, labelled: bool = True) -> tuple[Any, ImageDataset, dict[str, Any]]:
-        """The model, the images with labels numbered as the model does (or without), and what is known of the model."""
-        from parteq.apps.histo.task import match, open_for_evaluation
-
-        checkpoint = self.checkpoint("histo")
-        model: Any = checkpoint.model()
-        about, config = checkpoint.about(), model.config
-        dataset = open_for_evaluation(self.data, self.split, labelled=labelled)
-        classes = about["classes"] if labelled else None
-        return model, match(dataset, classes, config["in_chans"], config["spatial_dims"]), about
-
-
-@dataclass(kw_only=True)
-class Evaluate(_OnData):
-    """Evaluate a trained classifier, with 95 % intervals."""
-
-    example: ClassVar[str] = "parteq histo evaluate --run RUN --data held_out.npz --json scores.json"
-
-    def run(self) -> dict[str, Any]:
-        """Scores the classifier; the intervals come from a bootstrap over groups."""
-        from parteq.apps.histo.task import evaluate
-        from parteq.core.distributed import joined
-
-        with joined(self.torch_device()) as device:
-            model, dataset, about = self.open()
-            scores = evaluate(model, dataset, device, group=model.config["group"], seed=self.seed)
-        return {"run": str(self.run_path), "data": self.data, "epoch": about["epoch"], **scores}
-
-
-@dataclass(kw_only=True)
-class Predict(_OnData):
-    """Predict the class of each image, with probabilities, into a CSV file."""
-
-    example: ClassVar[str] = "parteq histo predict --run RUN --data images/ --out predictions.csv"
-
-    data: Data
-    """X.npz, pcam:FOLDER, or folder of images; labels are not needed."""
-    out: Out = Path("predictions.csv")
-    """CSV file to write."""
-
-    def run(self) -> dict[str, Any]:
-        """Writes a row an image: its name or number, the class predicted, the probability of each class."""
-        from parteq.apps.histo.task import predict
-
-        device = self.torch_device()
-        model, dataset, about = self.open(labelled=False)
-        probabilities, classes = predict(model, dataset, device)[0], about["classes"]
-        header, images = ("index", range(len(dataset))) if dataset.names is None else ("image", dataset.names)
-        # File names that are not UTF-8 are written as the bytes that they are.
-        how = "surrogateescape"
-        with replacing(self.out) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=how) as file:
-            table = csv.writer(file)
-            table.writerow([header, "predicted", *(f"probability_{name}" for name in classes)])
-            for image, row in zip(images, probabilities.tolist(), strict=True):
-                table.writerow([image, classes[row.index(max(row))], *(f"{value:.6f}" for value in row)])
-        return {"out": str(self.out), "n": len(dataset)}
-
-
-@dataclass(kw_only=True)
-class Export(RunCommand):
-    """Export a trained classifier as a plain network, for torch or ONNX."""
-
-    example: ClassVar[str] = "parteq histo export --run RUN --format onnx --out model.onnx"
-
-    out: Out
-    """File to write."""
-    format: Literal["torch", "onnx"] = "onnx"
-    """A torch.export program (.pt2), or ONNX."""
-
-    def run(self) -> dict[str, Any]:
-        """Folds the model and writes it; the written file is run and compared."""
-        from parteq.pipelines.export import export
-
-        checkpoint = self.checkpoint("histo")
-        model: Any = checkpoint.model()
-        return export(model, (model.config["in_chans"], *checkpoint.about()["spatial"]), self.format, self.out)

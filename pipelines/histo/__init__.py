@@ -1,0 +1,1 @@
+"""``parteq histo``: the commands on images, a file each."""
