@@ -1,10 +1,11 @@
 """Chains of densities: what the densities of a network's layers cost together.
 
-Prices in nats, each optional and each 0 for uniform densities:
+Prices, each optional and each 0 for uniform densities:
 
-- *to uniform*, Σ KL(λ ‖ uniform): symmetry is kept unless the data pay for breaking it. Divided by the number of
-  training samples this is a description length: breaking C4 to the identity costs log 4 nats once, not once a sample;
-- *roughness*, Σ ½∫|∇λ|²: of two densities as far from uniform, the smoother is cheaper;
+- *departure*, Σ (1 + s k) √(d / c) ‖λ̂(ψ)‖ over layers and irreps: symmetry is kept irrep by irrep, and exactly, unless
+  the data pay for breaking it; paid once, not once a sample;
+- *to uniform*, Σ KL(λ ‖ uniform): a description length, but flat where λ is uniform, so that noise breaks a little of
+  everything;
 - *to predecessor*, Σ KL(λ_next ‖ λ_previous) over the links of the chain: a later layer may break symmetry further, but
   symmetry that is broken is hardly regained, and breaking it late is cheaper than early (Veefkind and Cesa, arXiv
   2406.03946, section 4.3);
@@ -12,11 +13,17 @@ Prices in nats, each optional and each 0 for uniform densities:
 
 Hard inheritance is a property of a density (``parent`` of :class:`~parteq.core.density.SoftmaxDensity`); sharing is
 passing one density to several layers.
+
+Prices alone do not say *what* a broken symmetry is used for: a layer that must break it for one thing would use it for
+all, and the weights make up for a density that is nearly uniform. So in a share of the training steps the densities are
+held uniform (:func:`full_symmetry`): the weights then learn what can be known with the full symmetry, and λ is left
+with what cannot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +31,7 @@ from torch import Tensor, nn
 from parteq.core.density import LearnedDensity
 from parteq.core.measure import partial_layers
 
-__all__ = ["Chain", "degree_penalty"]
+__all__ = ["Chain", "degree_penalty", "full_symmetry"]
 
 
 class Chain:
@@ -46,13 +53,13 @@ class Chain:
         found = [layer.density for layer in partial_layers(model).values()]
         return cls(list(dict.fromkeys(density for density in found if isinstance(density, LearnedDensity))))
 
+    def departure(self, smoothness: float = 0.0) -> Tensor:
+        """Return Σ of the densities' departures from uniform, irrep by irrep."""
+        return _total(density.departure(smoothness) for density in self.densities)
+
     def to_uniform(self) -> Tensor:
         """Return Σ KL(λ ‖ uniform)."""
         return _total(density.divergence_from_uniform() for density in self.densities)
-
-    def roughness(self) -> Tensor:
-        """Return Σ ½∫|∇λ|²."""
-        return _total(density.roughness() for density in self.densities)
 
     def to_predecessor(self) -> Tensor:
         """Return Σ KL(λ_next ‖ λ_previous) over the links."""
@@ -68,15 +75,28 @@ def _total(prices: object) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def degree_penalty(model: nn.Module, samples: int, price: float = 100.0, smoothness: float = 8.0) -> Tensor:
+def degree_penalty(model: nn.Module, samples: int, price: float = 2.0, smoothness: float = 5.0) -> Tensor:
     """Return what a model's learned densities add to the mean loss of a sample.
 
     Args:
         model: any model; without learned densities the penalty is 0.
         samples: number of training samples.
-        price: nats of loss, over the whole training set, for a nat of divergence from uniform in one layer.
-        smoothness: how much dearer a density is for its roughness, which keeps what is learned about one turn true of
-            turns nearby; finite groups have no roughness.
+        price: nats of loss, over the whole training set, for breaking one irrep of one layer altogether.
+        smoothness: how much dearer a density is for its high frequencies, which keeps what is learned about one turn
+            true of turns nearby; finite groups have no frequencies.
     """
-    chain = Chain.of(model)
-    return (chain.to_uniform() + smoothness * chain.roughness()) * (price / samples)
+    return Chain.of(model).departure(smoothness) * (price / samples)
+
+
+@contextmanager
+def full_symmetry(model: nn.Module) -> Iterator[None]:
+    """Hold the densities that a model is learning uniform, whatever they are; they get no gradient meanwhile."""
+    learning = [d for d in Chain.of(model).densities if any(p.requires_grad for p in d.parameters())]
+    # New tensors: the old ones may be waiting in a graph for its backward pass.
+    for density in learning:
+        density.held_uniform = torch.ones_like(density.held_uniform)
+    try:
+        yield
+    finally:
+        for density in learning:
+            density.held_uniform = torch.zeros_like(density.held_uniform)

@@ -42,13 +42,13 @@ __all__ = [
     "summarize_degree",
 ]
 
-FLOOR = 0.003
+FLOOR = 0.005
 """Broken energy below which a layer counts as whole, whatever its structure."""
 
 SHARE = 0.25
 """Share of the broken energy that a subgroup may leave unexplained and still count as what was kept."""
 
-TOLERANCE = 0.015
+TOLERANCE = 0.02
 """Broken energy up to which a layer counts as whole if no subgroup explains what was broken: noise, not a finding."""
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
+from parteq.core.chain import full_symmetry
 from parteq.core.distributed import is_main, rank, total, world_size
 
 __all__ = ["AfterEpoch", "Augment", "Batch", "Loss", "Penalty", "Settings", "fit", "read_batches", "uniform"]
@@ -50,6 +52,8 @@ class Settings:
         learning_rate: the highest reached.
         weight_decay: on weights, not on densities, biases and the parameters of norms.
         density_learning_rate: factor on the learning rate of densities (parameters with ``is_density = True``).
+        symmetric_steps: share of the steps, drawn at random, in which learned densities are held uniform, so that they
+            break only what the weights cannot do without (see `parteq.core.chain`).
         warmup: share of the steps in which the learning rate rises.
         gradient_clip: largest norm of the gradient; infinity leaves it alone.
         mixed_precision: run the model in bfloat16 where that is safe.
@@ -61,7 +65,8 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    density_learning_rate: float = 10.0
+    density_learning_rate: float = 3.0
+    symmetric_steps: float = 0.25
     warmup: float = 0.1
     gradient_clip: float = 1.0
     mixed_precision: bool = False
@@ -80,6 +85,8 @@ class Settings:
         for name in ("learning_rate", "weight_decay", "density_learning_rate", "warmup", "gradient_clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, it is {getattr(self, name)}")
+        if not 0 <= self.symmetric_steps < 1:
+            raise ValueError(f"symmetric_steps must be at least 0 and below 1, it is {self.symmetric_steps}")
 
 
 def fit(
@@ -93,9 +100,13 @@ def fit(
     augment: Augment | None = None,
     after_epoch: AfterEpoch | None = None,
     state: dict[str, Any] | None = None,
+    rates: Mapping[nn.Parameter, float] | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Trains a model in place.
+
+    Parameters that require no gradient are left as they are, and a module that has no others stays in evaluation mode:
+    a norm that is frozen keeps its running statistics.
 
     Args:
         model: moved to the device.
@@ -108,6 +119,7 @@ def fit(
         after_epoch: validates, keeps checkpoints.
         state: the state of an earlier epoch, as given to ``after_epoch``, to go on from; the model must hold the
             weights of the same epoch.
+        rates: factors on the learning rate of some parameters, 1 for those that are not there.
         progress: show a bar, if on a terminal.
 
     Returns:
@@ -120,7 +132,7 @@ def fit(
     """
     device = torch.device(device)
     model.to(device)
-    optimiser = _optimiser(model, settings)
+    optimiser = _optimiser(model, settings, rates or {})
     first = 0
     if state is not None:
         optimiser.load_state_dict(state["optimiser"])
@@ -134,8 +146,9 @@ def fit(
     bar = tqdm(total=steps, initial=first * steps_an_epoch, unit="step", leave=False, disable=not shown)
     with bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
         for epoch in range(first, settings.epochs):
-            model.train()
+            _train_mode(model)
             torch.manual_seed(_seed(settings.seed, epoch, 2 + rank()))
+            symmetric = _symmetric_steps(steps_an_epoch, settings, epoch)
             sums = torch.zeros(2, device=device)
             for step, (batch, keys, share) in enumerate(_batches(data, settings, epoch, device)):
                 rate = _rate(epoch * steps_an_epoch + step, steps, settings)
@@ -143,7 +156,8 @@ def fit(
                     group["lr"] = rate * group["factor"]
                 if augment is not None:
                     batch = augment(batch, keys)
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision):
+                mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision)
+                with mixed, full_symmetry(model) if symmetric[step] else nullcontext():
                     fitting = loss(parallel, batch)
                 extra = penalty(model) if penalty is not None else fitting.new_zeros(())
                 optimiser.zero_grad(set_to_none=True)
@@ -218,9 +232,23 @@ def _shift_right(bits: Tensor, places: int) -> Tensor:
     return (bits >> places) & ((1 << (64 - places)) - 1)
 
 
-def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW over three groups: densities, parameters with weight decay, the rest."""
-    parts: dict[str, list[nn.Parameter]] = {"density": [], "decayed": [], "bare": []}
+def _train_mode(model: nn.Module) -> None:
+    """Training mode, but for modules whose parameters are all frozen."""
+    model.train()
+    for module in model.modules():
+        needs = [parameter.requires_grad for parameter in module.parameters()]
+        if needs and not any(needs):
+            module.eval()
+
+
+def _optimiser(model: nn.Module, settings: Settings, rates: Mapping[nn.Parameter, float]) -> torch.optim.Optimizer:
+    """AdamW over densities, parameters with weight decay, and the rest; each in a group for each factor on its rate."""
+    kinds = {
+        "density": {"weight_decay": 0.0, "factor": settings.density_learning_rate},
+        "decayed": {"weight_decay": settings.weight_decay, "factor": 1.0},
+        "bare": {"weight_decay": 0.0, "factor": 1.0},
+    }
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -229,13 +257,12 @@ def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
             seen.add(parameter)
             bare = parameter.ndim < 2 or name == "bias" or "Norm" in type(module).__name__
             kind = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
-            parts[kind].append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": parts["density"], "weight_decay": 0.0, "factor": settings.density_learning_rate},
-        {"params": parts["decayed"], "weight_decay": settings.weight_decay, "factor": 1.0},
-        {"params": parts["bare"], "weight_decay": 0.0, "factor": 1.0},
+            parts.setdefault((kind, rates.get(parameter, 1.0)), []).append(parameter)
+    groups = [
+        kinds[kind] | {"params": parameters, "factor": kinds[kind]["factor"] * rate}
+        for (kind, rate), parameters in sorted(parts.items(), key=lambda part: list(kinds).index(part[0][0]))
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
 def _rate(step: int, steps: int, settings: Settings) -> float:
@@ -253,6 +280,13 @@ def _order(length: int, settings: Settings, epoch: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 0))
     shuffled = torch.randperm(length, generator=generator)
     return list(torch.tensor_split(shuffled, math.ceil(length / settings.batch_size)))
+
+
+def _symmetric_steps(count: int, settings: Settings, epoch: int) -> list[bool]:
+    """For each step of an epoch whether learned densities are held uniform, the same in all processes."""
+    generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 0, 1))
+    chosen: list[bool] = (torch.rand(count, generator=generator) < settings.symmetric_steps).tolist()
+    return chosen
 
 
 def _seed(*entropy: int) -> int:

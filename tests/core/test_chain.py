@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parteq.core.chain import Chain, degree_penalty
+from parteq.core.chain import Chain, degree_penalty, full_symmetry
 from parteq.core.density import LearnedDensity, SoftmaxDensity, make_density
 from parteq.core.fields import FieldType, regular
 from parteq.core.groups import SymmetryGroup, plane_group
@@ -152,3 +152,26 @@ def test_inheritance_owns_no_parameters_twice_and_survives_a_copy() -> None:
     torch.testing.assert_close(child(), before)
     degree_penalty(_network(child), 1).backward()
     assert parent.logits.grad is not None  # the price of the child is paid by what it inherits as well
+
+
+def test_full_symmetry_holds_every_density_that_is_learned_uniform():
+    broken, kept = _random(D4, 1), _random(D4, 2)
+    kept.requires_grad_(False)  # a frozen density is no longer a question
+    network = _network(broken, kept)
+    image = torch.randn(1, 8, 3, 3)
+    uniform = copy.deepcopy(network)
+    uniform[0].density.logits.data.zero_()
+    before = network(image)
+    with full_symmetry(network):
+        torch.testing.assert_close(network(image), uniform(image))
+        loss = network(image).square().sum()
+    loss.backward()
+    assert not broken.logits.grad.any()
+    torch.testing.assert_close(network(image), before, rtol=0, atol=0)
+
+
+def test_full_symmetry_lets_go_after_an_error():
+    density = _random(D4, 1)
+    with pytest.raises(RuntimeError, match="stop"), full_symmetry(_network(density)):
+        raise RuntimeError("stop")
+    assert not density.held_uniform

@@ -15,6 +15,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, TensorDataset
 
 from parteq.core import training
+from parteq.core.density import make_density
+from parteq.core.fields import FieldType, regular
+from parteq.core.groups import plane_group
+from parteq.core.layers import PartialLinear
 from parteq.core.training import Settings, fit, read_batches, uniform
 
 SAMPLES = 50
@@ -151,7 +155,7 @@ def test_densities_biases_and_norms_do_not_decay():
     model = toy_model()
     model.density = nn.Parameter(torch.zeros(3, 3))
     model.density.is_density = True
-    groups = training._optimiser(model, Settings(density_learning_rate=7, weight_decay=0.5)).param_groups
+    groups = training._optimiser(model, Settings(density_learning_rate=7, weight_decay=0.5), {}).param_groups
     density, decayed, bare = groups
     assert density["params"] == [model.density]
     assert (density["factor"], density["weight_decay"]) == (7, 0)
@@ -159,6 +163,52 @@ def test_densities_biases_and_norms_do_not_decay():
     assert decayed["weight_decay"] == 0.5
     assert bare["weight_decay"] == 0
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_rates_of_single_parameters():
+    model = toy_model()
+    model.density = nn.Parameter(torch.zeros(3, 3))
+    model.density.is_density = True
+    rates = {model[0].weight: 0.5, model[0].bias: 0.5, model.density: 0.25}
+    groups = training._optimiser(model, Settings(density_learning_rate=8, weight_decay=0.5), rates).param_groups
+    found = [(group["factor"], group["weight_decay"], [id(p) for p in group["params"]]) for group in groups]
+    assert found == [
+        (2.0, 0.0, [id(model.density)]),
+        (0.5, 0.5, [id(model[0].weight)]),
+        (1.0, 0.5, [id(model[4].weight)]),
+        (0.5, 0.0, [id(model[0].bias)]),
+        (1.0, 0.0, [id(model[1].weight), id(model[1].bias), id(model[4].bias)]),
+    ]
+
+
+def test_a_rate_is_a_factor_on_the_steps():
+    # Adam's first step is the learning rate times the sign of the gradient, whatever its size.
+    moved = []
+    for rate in (1.0, 0.1):
+        model = toy_model()
+        before = model[4].weight.detach().clone()
+        settings = Settings(epochs=1, batch_size=SAMPLES, weight_decay=0)
+        fit(model, loss, toy_data(), settings, rates={model[4].weight: rate}, progress=False)
+        moved.append(float((model[4].weight.detach() - before).abs().max()))
+    assert moved[1] / moved[0] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_what_is_frozen_stays_as_it_is():
+    model = toy_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for frozen in model[:2]:
+        frozen.requires_grad_(False)
+    modes = []
+
+    def watching(model, batch):
+        modes.append([module.training for module in model])
+        return loss(model, batch)
+
+    fit(model, watching, toy_data(), SETTINGS, progress=False)
+    kept = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
+    assert kept == {name for name in before if name[0] in "01"}
+    # The norm is in evaluation mode; dropout, which has nothing to freeze, is not.
+    assert all(mode == [False, False, True, True, True] for mode in modes)
 
 
 def test_the_rate_rises_and_falls_to_zero():
@@ -214,13 +264,39 @@ def test_divergence_is_an_error():
         fit(toy_model(), lambda m, b: loss(m, b) * math.nan, toy_data(), SETTINGS, progress=False)
 
 
+def test_densities_are_held_uniform_in_a_share_of_the_steps():
+    group = plane_group("c4")
+    type = FieldType(regular(group), 1)
+    torch.manual_seed(0)
+    model = PartialLinear(type, type, make_density(group, "learned", 0))
+    held = []
+
+    def noting(model: nn.Module, batch: training.Batch) -> torch.Tensor:
+        held.append(bool(model.density.held_uniform))
+        return model(batch[0]).square().mean()
+
+    settings = Settings(epochs=8, batch_size=2, symmetric_steps=0.25)
+    data = TensorDataset(torch.randn(SAMPLES, 4))
+    fit(model, noting, data, settings, progress=False)
+    assert 0.15 < np.mean(held) < 0.35
+    assert not model.density.held_uniform
+
+
 def test_no_data_is_an_error():
     with pytest.raises(ValueError, match="no sample"):
         fit(toy_model(), loss, TensorDataset(torch.zeros(0, 4), torch.zeros(0).long()), SETTINGS, progress=False)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": -1}, {"batch_size": 0}, {"learning_rate": -1.0}, {"weight_decay": math.nan}, {"seed": -2}]
+    "wrong",
+    [
+        {"epochs": -1},
+        {"batch_size": 0},
+        {"learning_rate": -1.0},
+        {"weight_decay": math.nan},
+        {"symmetric_steps": 1.0},
+        {"seed": -2},
+    ],
 )
 def test_settings_refuse_what_cannot_be_meant(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

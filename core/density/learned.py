@@ -1,63 +1,21 @@
-"""Densities over a group: how much of each symmetry a layer keeps.
-
-A density λ ≥ 0 on H, ∫λ = 1, enters a layer only through its Fourier coefficients
-
-    λ̂(ψ) = ∫ λ(h) ψ(h) dh        (a matrix of the size of the irrep ψ).
-
-Uniform λ keeps the full symmetry (λ̂ = 0 but for the trivial irrep), λ = δ_e keeps none (λ̂ = 1), λ uniform on a
-subgroup K keeps K (λ̂ projects onto the K-invariant vectors). Learned densities lie between:
-
-- ``softmax``: log λ is band-limited and normalised by an oversampled Haar quadrature;
-- ``squared``: λ = |a|² with a band-limited at half the band, normalised exactly by Parseval.
-
-Every density offers its coefficients up to its ``band``. λ̂ is held as one flat vector, the blocks of the irreps one
-after the other, each row-major; :class:`BlockLayout` says where.
-"""
+"""Densities with parameters: ``softmax``, whose logarithm is band-limited, and ``squared``, whose root is."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache, reduce
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
-from parteq.core.intertwiners import copies_of_irrep
+from parteq.core.density.base import Density, irreps_at, multiplicity
+from parteq.core.groups import Element, FloatArray, SymmetryGroup
 
-__all__ = ["Density", "FixedDensity", "LearnedDensity", "SoftmaxDensity", "SquaredDensity", "make_density"]
+__all__ = ["LearnedDensity", "SoftmaxDensity", "SquaredDensity"]
 
-
-@dataclass(frozen=True)
-class BlockLayout:
-    """Where the block of each irrep of frequency at most ``band`` stands in a flat vector of coefficients."""
-
-    sizes: tuple[int, ...]
-    """Sizes d of the irreps, in the order of ``group.irreps(band)``."""
-
-    @classmethod
-    def of(cls, group: SymmetryGroup, band: int) -> BlockLayout:
-        """Return the layout of all irreps of ``group`` up to ``band``."""
-        return cls(tuple(irrep.size for irrep in group.irreps(band)))
-
-    @property
-    def offsets(self) -> list[int]:
-        """Start of each block; one more entry gives the total length."""
-        return [0, *np.cumsum([size**2 for size in self.sizes]).tolist()]
-
-    def split(self, flat: Tensor) -> list[Tensor]:
-        """Return the d × d blocks of a flat vector."""
-        blocks = torch.split(flat, [size**2 for size in self.sizes])
-        return [block.view(size, size) for block, size in zip(blocks, self.sizes, strict=True)]
-
-
-def _irrep_values(group: SymmetryGroup, band: int, elements: Sequence[Element]) -> FloatArray:
-    """Return the flattened irreps at each element, shape (elements, sum of d²)."""
-    irreps = group.irreps(band)
-    return np.stack([np.concatenate([irrep(h).reshape(-1) for irrep in irreps]) for h in elements])
+_ROUNDING = 1e-3  # of a norm near 0, where it has no slope
 
 
 @lru_cache(maxsize=64)
@@ -78,110 +36,6 @@ def _irreps_on_quadrature(group: SymmetryGroup, band: int, quadrature_band: int)
     return weights, np.concatenate(columns, axis=1)
 
 
-def _multiplicity(irrep: Irrep) -> float:
-    """Return d / c: how often functions on the group hold the irrep (c = 1, 2, 4 for real, complex, quaternionic)."""
-    return float(irrep.size / irrep.sum_of_squares_constituents)
-
-
-class Density(nn.Module, ABC):
-    """A density over ``group`` with coefficients up to ``band``.
-
-    Calling it returns λ̂ as a flat tensor (see :class:`BlockLayout`). Layers own their density; passing one object to
-    several layers shares it.
-    """
-
-    def __init__(self, group: SymmetryGroup, band: int) -> None:
-        super().__init__()
-        self.group = group
-        self.band = band
-        self.layout = BlockLayout.of(group, band)
-
-    @property
-    @abstractmethod
-    def learned(self) -> bool:
-        """Whether training changes the density."""
-
-    @abstractmethod
-    def forward(self) -> Tensor:
-        """Return λ̂, flat."""
-
-    @abstractmethod
-    def divergence_from_uniform(self) -> Tensor:
-        """Return KL(λ ‖ uniform) in nats, at least 0."""
-
-    def mean_matrix(self) -> Tensor:
-        """Return M = ∫ λ(h) R(h) dh, with R(h) the action on points, shape (dimension, dimension).
-
-        Its singular values are 0 where λ is uniform on SO(3), (1, 0, 0) where it is uniform on the turns about an axis,
-        and 1 where λ = δ. λ is known up to a turn from the right, λ(h g), so it is the *left* singular vector that is
-        the axis.
-        """
-        group = self.group
-        mean = torch.zeros(group.dimension, group.dimension)
-        for irrep, block in zip(group.irreps(self.band), self.coefficients(), strict=True):
-            for copy in copies_of_irrep(group, group.matrix, group.dimension, 1, irrep):
-                embedding = torch.from_numpy(copy).to(block)
-                mean = mean.to(block) + embedding @ block @ embedding.T
-        return mean
-
-    @abstractmethod
-    def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
-        """Return λ(h g) at elements h, where g is a point at which λ is largest.
-
-        This describes the same layer, peaked at the identity.
-        """
-
-    def coefficients(self) -> list[Tensor]:
-        """Return λ̂(ψ) as one d × d tensor for each irrep of ``group.irreps(band)``."""
-        return self.layout.split(self())
-
-
-class FixedDensity(Density):
-    """A density that is uniform on a subgroup: all of H (``full``), the identity alone (``none``), or any K between.
-
-    Args:
-        group: the group H.
-        band: highest frequency of its coefficients.
-        quadrature: elements of H and weights (summing to 1) that average over K up to ``band``; ``None`` is all of H.
-    """
-
-    flat: Tensor
-
-    def __init__(
-        self, group: SymmetryGroup, band: int, quadrature: tuple[Sequence[Element], FloatArray] | None = None
-    ) -> None:
-        super().__init__(group, band)
-        if quadrature is None:
-            self.exact = np.concatenate([np.full(i.size**2, float(i.is_trivial())) for i in group.irreps(band)])
-        else:
-            elements, weights = quadrature
-            self.exact = weights @ _irrep_values(group, band, elements)
-        self.register_buffer("flat", torch.from_numpy(self.exact).to(torch.get_default_dtype()), persistent=False)
-
-    @property
-    def learned(self) -> bool:
-        """A fixed density is never learned."""
-        return False
-
-    def forward(self) -> Tensor:
-        """Return λ̂, flat."""
-        return self.flat
-
-    def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
-        """Return λ as far as its band goes, Σ_ψ (d / c) tr λ̂(ψ)ᵀ ψ(h), at each element; it peaks at the identity."""
-        multiplicity = np.concatenate([np.full(i.size**2, _multiplicity(i)) for i in self.group.irreps(self.band)])
-        values = _irrep_values(self.group, self.band, elements) @ (multiplicity * self.exact)
-        return [float(value) for value in values]
-
-    def divergence_from_uniform(self) -> Tensor:
-        """Return log ∫ λ² in nats, within the band.
-
-        For λ uniform on a subgroup of finite index this is KL(λ ‖ uniform), the logarithm of the index.
-        """
-        multiplicity = np.concatenate([np.full(i.size**2, _multiplicity(i)) for i in self.group.irreps(self.band)])
-        return torch.tensor(np.log((multiplicity * self.exact**2).sum()))
-
-
 class LearnedDensity(Density):
     """A density with parameters, evaluated on a Haar quadrature of the group.
 
@@ -194,6 +48,8 @@ class LearnedDensity(Density):
 
     weights: Tensor
     irrep_values: Tensor
+    held_uniform: Tensor
+    uniform: Tensor
 
     def __init__(self, group: SymmetryGroup, band: int, oversampling: int | None = None) -> None:
         super().__init__(group, band)
@@ -204,6 +60,10 @@ class LearnedDensity(Density):
         default = torch.get_default_dtype()
         self.register_buffer("weights", torch.tensor(weights, dtype=default), persistent=False)
         self.register_buffer("irrep_values", torch.tensor(values, dtype=default), persistent=False)
+        self.register_buffer("held_uniform", torch.tensor(False), persistent=False)
+        uniform = torch.zeros(values.shape[1], dtype=default)
+        uniform[0] = 1.0  # the trivial irrep comes first
+        self.register_buffer("uniform", uniform, persistent=False)
 
     def element(self, index: int) -> Element:
         """Return the group element at one point of the quadrature."""
@@ -229,12 +89,13 @@ class LearnedDensity(Density):
 
     def density_at(self, elements: Sequence[Element]) -> Tensor:
         """Return λ at any elements of the group, shape (elements,)."""
-        values = _irrep_values(self.group, self.band, elements)
+        values = irreps_at(self.group, self.band, elements)
         return self.log_density(torch.from_numpy(values).to(self.irrep_values)).exp()
 
     def forward(self) -> Tensor:
-        """Return λ̂, flat: the quadrature of λ ψ."""
-        return (self.weights * self.density()) @ self.irrep_values
+        """Return λ̂, flat: the quadrature of λ ψ; that of uniform λ while it is ``held_uniform``."""
+        coefficients = (self.weights * self.density()) @ self.irrep_values
+        return torch.where(self.held_uniform, self.uniform, coefficients)
 
     @torch.no_grad()
     def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
@@ -269,15 +130,23 @@ class LearnedDensity(Density):
         """
         return torch.cat([(block @ block.T).reshape(-1) for block in self.coefficients()])
 
-    def roughness(self) -> Tensor:
-        """Return ½ Σ_ψ k² (d / c) ‖λ̂(ψ)‖², k the frequency of ψ: half the Dirichlet energy ∫|∇λ|² on SO(2).
+    def departure(self, smoothness: float = 0.0) -> Tensor:
+        """Return Σ_ψ (1 + s k) √(d / c) ‖λ̂(ψ)‖ over all irreps ψ but the trivial one, k the frequency of ψ.
 
-        Finite groups have no frequencies, and no roughness.
+        0 for uniform λ. It is a group lasso (Yuan and Lin, JRSS B 68, 2006) over irreps: its slope at 0 keeps an irrep
+        exactly symmetric unless breaking it pays, so that what is kept has the structure of a subgroup. Finite groups
+        have no frequencies. Norms are rounded off below 10⁻³.
+
+        Args:
+            smoothness: s, how much dearer high frequencies are.
         """
-        irreps = self.group.irreps(self.band)
-        weights = [0.5 * self.group.frequency(irrep) ** 2 * _multiplicity(irrep) for irrep in irreps]
-        blocks = zip(weights, self.coefficients(), strict=True)
-        return torch.stack([weight * block.square().sum() for weight, block in blocks]).sum()
+        terms = []
+        for irrep, block in zip(self.group.irreps(self.band), self.coefficients(), strict=True):
+            if not irrep.is_trivial():
+                energy = multiplicity(irrep) * block.square().sum()
+                weight = 1 + smoothness * self.group.frequency(irrep)
+                terms.append(weight * ((energy + _ROUNDING**2).sqrt() - _ROUNDING))
+        return torch.stack(terms).sum() if terms else self.weights.new_zeros(())
 
     def misalignment(self) -> Tensor:
         """Return log ∫λ² − log λ(e): 0 for λ uniform on a subgroup, large for λ on a coset that lacks the identity."""
@@ -365,31 +234,3 @@ class SquaredDensity(LearnedDensity):
         norm = self.weights @ (self.irrep_values @ (self.basis_scale * amplitudes)).square()
         tiny = torch.finfo(values.dtype).tiny
         return (values.square() / norm).clamp_min(tiny).log()
-
-
-_LEARNED: dict[str, Callable[[SymmetryGroup, int], LearnedDensity]] = {
-    "softmax": SoftmaxDensity,
-    "squared": SquaredDensity,
-}
-
-
-def make_density(group: SymmetryGroup, degree: str, band: int) -> Density:
-    """Return a density by name.
-
-    Args:
-        group: the group H.
-        degree: ``full`` (uniform), ``none`` (identity alone), ``softmax`` or ``squared`` (learned; ``learned`` is
-            ``softmax``).
-        band: highest frequency of λ̂; finite groups take all their irreps whatever it says.
-
-    Raises:
-        ValueError: ``degree`` is none of these.
-    """
-    if degree == "full":
-        return FixedDensity(group, band)
-    if degree == "none":
-        return FixedDensity(group, band, ([group.algebra.identity], np.ones(1)))
-    try:
-        return _LEARNED["softmax" if degree == "learned" else degree](group, band)
-    except KeyError:
-        raise ValueError(f"unknown degree {degree!r}: use learned, softmax, squared, full or none") from None
