@@ -4,9 +4,11 @@
 
 Digits of scikit-learn under C4 and C2, networks that start from D4, everything else as in ``degree_recovery.py``:
 
-- ``cross-entropy alone``: no price;
-- ``uniform P``: P nats for a nat of divergence from uniform (the default is 100);
-- ``chain``: the divergence of each layer from the one before it, at the default price;
+- ``irreps P``: P nats for breaking an irrep of a layer (the default is 2);
+- ``no symmetric steps``: the default price, and no steps in which the densities are held uniform;
+- ``cross-entropy alone``: neither price nor such steps;
+- ``uniform P``: P nats for a nat of divergence from uniform;
+- ``chain``: the divergence of each layer from the one before it, at 100 nats;
 - ``alignment``: a price on densities that do not peak at the identity, beside the default;
 - ``inheritance``: every layer's density is that of the layer before times its own;
 - ``held-out``: densities learn from a fifth of the images that weights do not see, weights from the rest;
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from degree_recovery import HELD_OUT, SYMMETRIES, accuracy, read_digits
+from degree_recovery import HELD_OUT, SYMMETRIES, accuracy, read_digits, shrink
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
@@ -54,6 +56,11 @@ class Result:
     broken_energy: float
     unexplained_energy: float
     named: bool
+
+
+def uniform_penalty(model: nn.Module, samples: int, price: float) -> Tensor:
+    """Return the price of all layers' divergence from uniform."""
+    return Chain.of(model).to_uniform() * (price / samples)
 
 
 def chain_penalty(model: nn.Module, samples: int) -> Tensor:
@@ -114,10 +121,11 @@ def inherit(model: nn.Module) -> None:
 
 def variants(samples: int) -> dict[str, Penalty]:
     """Return the penalties by name."""
-    uniform = {
-        f"uniform {price:g}": partial(degree_penalty, samples=samples, price=price) for price in (10, 30, 100, 300)
-    }
+    irreps = {f"irreps {price:g}": partial(degree_penalty, samples=samples, price=price) for price in (1, 2, 4, 8)}
+    uniform = {f"uniform {price:g}": partial(uniform_penalty, samples=samples, price=price) for price in (30, 100)}
     return {
+        **irreps,
+        "no symmetric steps": partial(degree_penalty, samples=samples),
         "cross-entropy alone": partial(degree_penalty, samples=samples, price=0.0),
         **uniform,
         "chain": partial(chain_penalty, samples=samples),
@@ -133,7 +141,7 @@ def run(variant: str, symmetry: str, seed: int, epochs: int) -> Result:
     group, truth, _ = SYMMETRIES[symmetry]
     images, labels, count = read_digits("digits")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: count + HELD_OUT]
-    images, labels = apply_symmetry(images[order], symmetry, seed).images, labels[order]
+    images, labels = shrink(apply_symmetry(images[order], symmetry, seed).images), labels[order]
     torch.manual_seed(seed)
     model: Any = create_model(num_classes=10, in_chans=1, group=group, degree="learned")
     model.set_normalization([float(images[:count].mean())], [float(images[:count].std())])
@@ -143,9 +151,11 @@ def run(variant: str, symmetry: str, seed: int, epochs: int) -> Result:
     if variant == "held-out":
         kept = count * 4 // 5
         loss = partial(held_out_loss, images=images[kept:count], labels=labels[kept:count])
+    free = variant in ("no symmetric steps", "cross-entropy alone")
+    settings = Settings(seed=seed, epochs=epochs, symmetric_steps=0.0 if free else Settings.symmetric_steps)
     data = TensorDataset(images[:kept], labels[:kept])
     penalty = variants(kept)[variant]
-    fit(model, loss, data, Settings(seed=seed, epochs=epochs), penalty=penalty, progress=False)
+    fit(model, loss, data, settings, penalty=penalty, progress=False)
     under = [degree.broken_under for degree in measure_degree(model.eval())]
     whole, unexplained = (sum(layer[name] for layer in under) for name in ("D4", truth))
     rate = accuracy(model, images[count:], labels[count:])

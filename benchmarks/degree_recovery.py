@@ -8,8 +8,8 @@ network of as many weights), and, as an oracle that is told the answer, the true
 task (digit, up | down) turned within ±w the table gives the turn up to which held-out accuracy holds; the truth is
 90° − w.
 
-Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST at 14×14, where
-``$PARTEQ_DATA`` (or ``../shared/data``) holds ``mnist_8k.npz``.
+Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST, where ``$PARTEQ_DATA`` (or
+``../shared/data``) holds ``mnist_8k.npz``. Images are turned at twice the size they are learned at, 12×12 and 14×14.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Result:
 def read_digits(name: str) -> tuple[Tensor, Tensor, int]:
     """Return images in 0…1 (n, 1, y, x), labels, and how many are for training."""
     if name == "digits":
-        images, labels = sklearn_digits(size=8, margin=2).tensors()
+        images, labels = sklearn_digits(size=16, margin=4).tensors()
         return images.float() / 255, labels, 600
     folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
     images, labels = read_npz(folder / "mnist_8k.npz").tensors()
@@ -82,8 +82,8 @@ def read_digits(name: str) -> tuple[Tensor, Tensor, int]:
 
 
 def shrink(images: Tensor) -> Tensor:
-    """Return MNIST's 28×28 as 14×14 (after turning, so that turns stay sharp); smaller images as they are."""
-    return torch.nn.functional.avg_pool2d(images, 2) if images.shape[-1] == 28 else images
+    """Return images at half their size, after turning, so that turns stay sharp."""
+    return torch.nn.functional.avg_pool2d(images, 2)
 
 
 def train(images: Tensor, labels: Tensor, seed: int, options: argparse.Namespace, **config: Any) -> nn.Module:

@@ -2,7 +2,7 @@
 
 Every module of parteq that has a plain twin offers it as ``plain()``: a partially equivariant convolution becomes the
 ``torch.nn`` convolution with the kernel it has learned. :func:`fold` swaps them in and melts each field norm into the
-convolution before it. :func:`plain_program` traces the result to torch's own operations,
+convolution before it, where there is one. :func:`plain_program` traces the result to torch's own operations,
 so that what is saved depends on nothing but torch.
 """
 
@@ -12,10 +12,12 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from parteq.core.layers import PartialLayer
 from parteq.core.nonlinearity import PointwiseNonlinearity
 from parteq.core.norm import FieldBatchNorm
+from parteq.core.orbits import tied
 
 __all__ = ["fold", "plain_program"]
 
@@ -31,7 +33,12 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def _fold(module: nn.Module) -> nn.Module:
-    if isinstance(module, PartialLayer | PointwiseNonlinearity):
+    if isinstance(module, PartialLayer):
+        layer = module.plain().eval()
+        weight = layer.get_parameter("weight")
+        weight.copy_(tied(weight, module))
+        return layer
+    if isinstance(module, PointwiseNonlinearity):
         return module.plain().eval()
     for name, child in module.named_children():
         setattr(module, name, _fold(child))
@@ -39,17 +46,21 @@ def _fold(module: nn.Module) -> nn.Module:
 
 
 def _without_norms(sequence: nn.Sequential) -> nn.Sequential:
-    """Melt every field norm that follows a convolution into its weight and bias."""
+    """Melt every field norm that follows a convolution into it, and make a plain norm of every other.
+
+    Norms that mix channels, or stand where no convolution says what the grid is, are left as they are.
+    """
+    dimensions = [len(layer.kernel_size) for layer in sequence if isinstance(layer, nn.Conv2d | nn.Conv3d)]
+    if not dimensions:
+        return sequence
     kept: list[nn.Module] = []
     for layer in sequence:
-        if isinstance(layer, FieldBatchNorm) and kept and isinstance(kept[-1], nn.Conv2d | nn.Conv3d):
-            convolution = kept[-1]
-            scale, shift = layer.scale_and_shift()
-            convolution.weight.mul_(scale.view(-1, *[1] * (convolution.weight.dim() - 1)))
-            before = torch.zeros_like(shift) if convolution.bias is None else convolution.bias
-            convolution.bias = nn.Parameter(before * scale + shift)
-        else:
+        if not isinstance(layer, FieldBatchNorm) or layer.coordinates is not None:
             kept.append(layer)
+        elif kept and isinstance(convolution := kept[-1], nn.Conv2d | nn.Conv3d):
+            kept[-1] = fuse_conv_bn_eval(convolution, layer.plain(dimensions[0]))
+        else:
+            kept.append(layer.plain(dimensions[0]))
     return nn.Sequential(*kept)
 
 

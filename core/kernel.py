@@ -277,17 +277,24 @@ class PartialKernel(nn.Module):
             scale = variance.sqrt()[feeds].to(self.weight)
             self.weight.copy_(self._drawn() * scale[:, None, None])
 
+    def invariant_rows(self) -> Tensor:
+        """Return which rows of the weights are exactly steerable kernels, shape (rows,), boolean.
+
+        They are, in order, the rows that a density fixed to ``full`` has.
+        """
+        if not self.mixing.numel():
+            return torch.ones(self.rows, dtype=torch.bool)
+        trivial = (self.mixing.diagonal(dim1=1, dim2=2) == 0).cpu()  # the first entry of λ̂ is the trivial irrep's
+        rows = trivial[self.type_index.cpu()].reshape(-1)
+        invariant = torch.zeros(self.rows + 1, dtype=torch.bool)
+        return invariant.index_copy_(0, self.row_index.cpu(), rows)[: self.rows]
+
     def _drawn(self) -> Tensor:
         """Return normal numbers in the shape of the weights, those of invariant rows the same whatever the density.
 
         So a learned density, uniform at the start, and a fixed full one make the same network of the same seed.
         """
-        invariant = torch.ones(self.rows, dtype=torch.bool)
-        if self.mixing.numel():
-            trivial = (self.mixing.diagonal(dim1=1, dim2=2) == 0).cpu()  # the first entry of λ̂ is the trivial irrep's
-            rows = trivial[self.type_index.cpu()].reshape(-1)
-            invariant = torch.zeros(self.rows + 1, dtype=torch.bool)
-            invariant = invariant.index_copy_(0, self.row_index.cpu(), rows)[: self.rows]
+        invariant = self.invariant_rows()
         shape = self.weight.shape[1:]
         drawn = torch.empty(self.rows, *shape)
         drawn[invariant] = torch.randn(int(invariant.sum()), *shape)

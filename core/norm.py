@@ -126,6 +126,20 @@ class FieldBatchNorm(nn.Module):
         scale, shift = self._affine(self.running_mean, self.running_variance)
         return scale.flatten(), shift.flatten()
 
+    def plain(self, dimension: int) -> nn.BatchNorm2d | nn.BatchNorm3d:
+        """Return the ``torch.nn`` norm that computes the same in evaluation, on grids of 2 or 3 dimensions.
+
+        Raises:
+            ValueError: as in :meth:`scale_and_shift`.
+        """
+        scale, shift = self.scale_and_shift()
+        # Its running statistics are mean 0 and variance 1.
+        norm = (nn.BatchNorm2d if dimension == 2 else nn.BatchNorm3d)(len(scale), eps=0.0).to(scale).eval()
+        with torch.no_grad():
+            norm.weight.copy_(scale)
+            norm.bias.copy_(shift)
+        return norm
+
     def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Return scale and shift of every component, shape (fields, components)."""
         scale = (self.weight * (variance + self.epsilon).rsqrt()).index_select(1, self.block_of_component)

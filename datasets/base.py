@@ -11,6 +11,7 @@ import hashlib
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,16 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
 
     Attributes:
         labels (int64 [N]), groups ([N] or None), names (N or None), classes, channels, spatial, source.
+        skipped: the files that were left out because they could not be read, where that was asked for.
+        release: which of several releases of the same collection of images this is, by name; None where there is one.
 
     Raises:
-        DataError: no images; labels not integers, negative, or beyond the classes; lengths that differ.
+        DataError: no images; labels not integers, negative, or beyond the classes; a class named twice; lengths that
+            differ.
     """
+
+    skipped: tuple[Path, ...] = ()
+    release: str | None = None
 
     def __init__(
         self,
@@ -104,6 +111,12 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
             return tuple(str(number) for number in range(needed))
         if len(classes) < needed:
             raise DataError(self.source, f"{len(classes)} class names, but labels up to {needed - 1}")
+        # Classes are known by name wherever two data sets meet.
+        if not all(classes):
+            raise DataError(self.source, f"class {list(classes).index('')} has an empty name")
+        twice = [name for name, count in Counter(classes).items() if count > 1]
+        if twice:
+            raise DataError(self.source, f"two classes are named {twice[0]!r}")
         return tuple(str(name) for name in classes)
 
     def _check_groups(self, groups: NDArray[Any]) -> NDArray[Any]:
@@ -135,6 +148,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
         row = self._rows[index]
         return self._read(np.array([row]))[0], int(self.labels[index])
 
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Several images and their labels, read together; `torch.utils.data.DataLoader` asks so for a batch."""
+        images = self._read(self._rows[np.asarray(indices)])
+        return list(zip(images, self.labels[np.asarray(indices)].tolist(), strict=True))
+
     def subset(self, indices: ArrayLike) -> ImageDataset:
         """The images at these positions (integers, or a mask [N]), in this order. Pixels are shared, not copied."""
         chosen = np.asarray(indices)
@@ -150,6 +168,15 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Everything in memory at once: images uint8 [N, C, …spatial], labels int64 [N]. For sets that fit."""
         return self._read(self._rows), torch.from_numpy(self.labels.copy())
+
+    def in_memory(self) -> ArrayDataset:
+        """The same set, its pixels decoded once and for all. For sets that fit."""
+        images, labels = self.tensors()
+        copied = ArrayDataset(
+            images, labels, source=self.source, classes=self.classes, groups=self.groups, names=self.names
+        )
+        copied.skipped, copied.release = self.skipped, self.release
+        return copied
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what the set holds, whatever file it came from: shape, classes, labels, groups and pixels.
@@ -176,8 +203,7 @@ class ArrayDataset(ImageDataset):
         images: uint8 [N, C, H, W] or [N, C, D, H, W]; a view of another layout is kept as a view.
         labels: integers [N].
         source: where they came from, named in errors.
-        classes: as in `ImageDataset`.
-        groups: as in `ImageDataset`.
+        classes, groups, names: as in `ImageDataset`.
 
     Raises:
         DataError: as `ImageDataset`, or images and labels that differ in number.
@@ -192,6 +218,7 @@ class ArrayDataset(ImageDataset):
         source: str | os.PathLike[str] = "memory",
         classes: Sequence[str] | None = None,
         groups: ArrayLike | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         array = np.asarray(images)
         if array.dtype != np.uint8 or array.ndim not in (4, 5):
@@ -199,7 +226,13 @@ class ArrayDataset(ImageDataset):
         if len(array) != len(np.asarray(labels)):
             raise DataError(source, f"{len(array)} images, but {len(np.asarray(labels))} labels")
         super().__init__(
-            source, labels, channels=array.shape[1], spatial=array.shape[2:], classes=classes, groups=groups
+            source,
+            labels,
+            channels=array.shape[1],
+            spatial=array.shape[2:],
+            classes=classes,
+            groups=groups,
+            names=names,
         )
         self._array = array
 

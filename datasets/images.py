@@ -1,4 +1,4 @@
-"""Open images wherever they are: an NPZ file, PatchCamelyon, or a folder of image files."""
+"""Open images wherever they are: an NPZ file, a table, a folder of image files, or PatchCamelyon."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 from parteq.datasets.base import SPLITS, ArrayDataset, ImageDataset
 from parteq.datasets.errors import DataError
 from parteq.datasets.folder import FolderDataset, splits_in_folder
+from parteq.datasets.kaggle import KagglePCamDataset, is_kaggle_pcam
 from parteq.datasets.npz import read_npz, splits_in_npz
 from parteq.datasets.pcam import PCamDataset, splits_in_pcam
+from parteq.datasets.table import TableDataset, splits_in_table
+from parteq.datasets.tiles import HALVES, half_of
 
 __all__ = ["ArrayDataset", "ImageDataset", "available_splits", "open_images"]
 
@@ -16,19 +19,30 @@ _PCAM = "pcam:"
 
 
 def _kind(spec: str) -> tuple[str, Path]:
-    """What `spec` names, "pcam", "npz" or "folder", and where."""
+    """What `spec` names, "pcam", "kaggle", "npz", "table" or "folder", and where."""
+    path = Path(spec.removeprefix(_PCAM))
+    if is_kaggle_pcam(path):
+        if splits_in_pcam(path):
+            raise DataError(path, "holds PatchCamelyon both as published and as on Kaggle: part them")
+        return "kaggle", path
     if spec.startswith(_PCAM):
-        return "pcam", Path(spec.removeprefix(_PCAM))
-    path = Path(spec)
+        return "pcam", path
     if path.is_dir():
         if splits_in_pcam(path):
             raise DataError(path, f"looks like PatchCamelyon: write {_PCAM}{path}")
         return "folder", path
     if not path.exists():
         raise DataError(path, "no such file or folder")
-    if path.suffix.lower() == ".npz":
-        return "npz", path
-    raise DataError(path, f"is not an .npz file, {_PCAM}FOLDER, or a folder of images by class")
+    kinds = {".npz": "npz", ".csv": "table"}
+    if path.suffix.lower() in kinds:
+        return kinds[path.suffix.lower()], path
+    raise DataError(path, f"is not an .npz file, a .csv table, {_PCAM}FOLDER, or a folder of images by class")
+
+
+def _half(spec: str) -> tuple[str | None, str]:
+    """Which half of a slide `left:FOLDER` asks for, and of what; None where it asks for all."""
+    half, _, rest = spec.partition(":")
+    return (half, rest) if half in HALVES and rest else (None, spec)
 
 
 def available_splits(spec: str) -> tuple[str, ...]:
@@ -37,22 +51,25 @@ def available_splits(spec: str) -> tuple[str, ...]:
     Raises:
         DataError: there is no such data set.
     """
-    kind, path = _kind(spec)
-    if kind == "pcam":
-        return splits_in_pcam(path)
-    return splits_in_npz(path) if kind == "npz" else splits_in_folder(path)
+    kind, path = _kind(_half(spec)[1])
+    if kind == "kaggle":
+        return ()
+    finders = {"pcam": splits_in_pcam, "npz": splits_in_npz, "table": splits_in_table, "folder": splits_in_folder}
+    return finders[kind](path)
 
 
-def open_images(spec: str, split: str = "train", *, labelled: bool = True) -> ImageDataset:
+def open_images(spec: str, split: str = "train", *, labelled: bool = True, skip_bad: bool = False) -> ImageDataset:
     """Open an image set.
 
     Args:
-        spec: X.npz (see `read_npz`), pcam:FOLDER (see `PCamDataset`), or a folder of class folders (see
-            `FolderDataset`).
+        spec: X.npz (see `read_npz`), X.csv (see `TableDataset`), a folder of class folders (see `FolderDataset`),
+            pcam:FOLDER (see `PCamDataset`), or a folder as Kaggle gives it out (see `KagglePCamDataset`); left:X,
+            right:X, top:X or bottom:X for the tiles of X in that half of their slide (see `half_of`).
         split: "train", "val" or "test". A set that is not divided (`available_splits` is empty) has only "train",
             which is all of it.
         labelled: False for the pixels alone: labels may be missing and are not read, all images are of the one class
             "unlabelled", and the images of a folder need no class folders.
+        skip_bad: of image files, go on without those that cannot be used, see `ImageFiles`.
 
     Raises:
         DataError: whatever is wrong with the data, in one line.
@@ -60,8 +77,13 @@ def open_images(spec: str, split: str = "train", *, labelled: bool = True) -> Im
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+    half, spec = _half(spec)
+    if half is not None:
+        return half_of(open_images(spec, split, labelled=labelled, skip_bad=skip_bad), half)
     kind, path = _kind(spec)
     if kind == "pcam":
         return PCamDataset(path, split, labelled=labelled)
-    read = read_npz if kind == "npz" else FolderDataset
-    return read(path, split, labelled=labelled)
+    if kind == "npz":
+        return read_npz(path, split, labelled=labelled)
+    readers = {"kaggle": KagglePCamDataset, "table": TableDataset, "folder": FolderDataset}
+    return readers[kind](path, split, labelled=labelled, skip_bad=skip_bad)

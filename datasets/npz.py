@@ -24,7 +24,7 @@ from parteq.datasets.base import SPLITS, ArrayDataset, check_labels, unlabelled
 from parteq.datasets.depth import to_uint8
 from parteq.datasets.errors import DataError
 
-__all__ = ["NpzFile", "read_npz", "splits_in_npz"]
+__all__ = ["NpzFile", "byte_limit", "read_npz", "splits_in_npz"]
 
 # More than this a file may not unpack to, nor more than half the machine's memory.
 _MAX_BYTES = 2**33
@@ -33,7 +33,7 @@ _MAX_CLASS_NAME_BYTES = 2**24
 _MAX_CHANNELS = 4
 
 
-def _byte_limit() -> int:
+def byte_limit() -> int:
     """Bytes that the arrays of one data set may take once unpacked."""
     if not hasattr(os, "sysconf"):
         return _MAX_BYTES
@@ -128,7 +128,7 @@ class NpzFile:
             DataError: as `header`; damaged data; more bytes than this machine should unpack.
         """
         needed = self.header(name).nbytes
-        if needed > _byte_limit():
+        if needed > byte_limit():
             raise DataError(self.path, f"array {name!r} unpacks to {needed / 2**30:.1f} GiB, more than is accepted")
         with self.refusing(f"array {name!r} is damaged"), self._zip.open(f"{name}.npy") as stream:
             array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
@@ -177,7 +177,9 @@ def _has_channels(path: Path, shape: tuple[int, ...]) -> bool:
         return False
     if shape[-1] <= _MAX_CHANNELS:
         return True
-    if len(shape) == 5 or shape[1] in (1, 3):
+    # Some channels too many rather than a volume that is hardly wide.
+    thin = shape[-1] <= 2 * _MAX_CHANNELS and 4 * shape[-1] <= min(shape[1:3])
+    if len(shape) == 5 or shape[1] in (1, 3) or thin:
         raise DataError(path, f"images have the shape {list(shape)}: channels belong last, and are at most 4")
     return False
 

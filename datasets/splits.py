@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["check_no_leakage", "grouped_split", "stratified_subset"]
+__all__ = ["check_no_leakage", "check_one_release", "grouped_split", "stratified_subset"]
 
 # Group splits are tried in this many random orders, fewer where there are many groups: then any order does well.
 _ORDERS, _GROUP_BUDGET = 16, 20_000
@@ -147,3 +147,19 @@ def check_no_leakage(
     if len(shared):
         names = ", ".join(str(name) for name in shared[:5]) + (", …" if len(shared) > 5 else "")
         raise DataError(source, f"{len(shared)} groups are in both training and held-out images: {names}")
+
+
+def check_one_release(trained_on: str | None, held_out: str | None, source: str | os.PathLike[str]) -> None:
+    """Make sure that training and held-out images are not of two releases of one collection.
+
+    Args:
+        trained_on: `release` of the training images.
+        held_out: that of the held-out images.
+        source: the file named in the error.
+
+    Raises:
+        DataError: they are of two releases: the same images may be in both, under other names.
+    """
+    if None not in (trained_on, held_out) and trained_on != held_out:
+        reason = "which shares patches with it and divides them otherwise: training patches would be held out"
+        raise DataError(source, f"is {held_out}; the training images are {trained_on}, {reason}")

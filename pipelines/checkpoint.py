@@ -2,12 +2,16 @@
 
 ``model.safetensors`` holds the weights; ``model.json`` what builds the network they fit (``application``, ``model``,
 the arguments of its ``create_model``), the ``classes`` it tells apart, the ``spatial`` size it was
-trained on, and the ``epoch`` it reached; ``training.pt``
-the state of the optimiser, which only resuming needs. No file can run code when it is read.
+trained on, the ``epoch`` it reached, and the ``temperature`` that calibrates it; ``training.pt``
+the state of the optimiser, which only resuming needs. The weights bear the same description in their metadata, so that
+``model.safetensors`` by itself is a model to go on with. No file can run code when it is read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
 import pickle
 import shutil
@@ -17,29 +21,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from parteq.datasets.errors import DataError
-from parteq.pipelines.files import read_json, sync, write_json
+from parteq.pipelines.files import parse_json, read_json, sync, write_json
 
 __all__ = ["Checkpoint", "write_checkpoint"]
 
 MODELS = {"histo": "parteq.apps.histo.models"}
 """The module with ``create_model`` of each application."""
+LARGEST = {"width": 64, "in_chans": 4096}
+"""What a description may ask for, lest it fill the memory before it is compared with the weights."""
+_METADATA = "parteq"  # the key of the description in the metadata of the weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on the disk. Everything read from it is checked; what is wrong raises a DataError."""
+    """A checkpoint on the disk, a folder, or a file of weights by itself.
+
+    Everything read from it is checked; what is wrong raises a DataError.
+    """
 
     path: Path
 
     def about(self) -> dict[str, Any]:
-        """What ``model.json`` says."""
-        path = self.path / "model.json"
-        about = read_json(path)
+        """What ``model.json`` says, or the metadata of a file of weights."""
+        path = self.description
+        if self.path.is_dir():
+            about = read_json(path)
+        else:
+            metadata = self._read()[1]
+            if _METADATA not in metadata:
+                raise DataError(path, "does not say which model its weights are of: give the folder of the checkpoint")
+            about = parse_json(path, metadata[_METADATA])
         for key, kind in (("application", str), ("model", dict), ("classes", list), ("spatial", list), ("epoch", int)):
             if not isinstance(about.get(key), kind):
                 raise DataError(path, f"has no {key!r}, or of the wrong type")
@@ -47,32 +63,62 @@ class Checkpoint:
             raise DataError(path, "has classes that are no text")
         if not all(isinstance(size, int) and size > 0 for size in about["spatial"]):
             raise DataError(path, "has a spatial size that is no number of pixels")
-        if about["model"].get("num_classes") != len(about["classes"]):
+        if about["model"].get("num_classes") != len(about["classes"]) or about["model"].get("features_only"):
             raise DataError(path, "names more or fewer classes than its model tells apart")
+        for key, most in LARGEST.items():
+            value = about["model"].get(key, 1)
+            for number in value if isinstance(value, list) else [value]:
+                if not isinstance(number, int | float) or not 0 < number <= most:
+                    raise DataError(path, f"describes no model: {key} must lie between 0 and {most}")
+        temperature = about.get("temperature", 1.0)
+        if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+            raise DataError(path, "has a temperature that is no positive number")
         if about["application"] not in MODELS:
             raise DataError(path, f"is of an unknown application {about['application']!r}")
         return about
 
     def model(self) -> nn.Module:
         """The network with its weights, on the CPU, in evaluation mode."""
-        path = self.path / "model.safetensors"
-        try:
-            weights = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise DataError(path, f"holds no weights: {error}") from error
-        about = self.about()
+        about, (weights, _) = self.about(), self._read()
         try:
             model: nn.Module = import_module(MODELS[about["application"]]).create_model(**about["model"])
         except (TypeError, ValueError, KeyError) as error:
-            raise DataError(self.path / "model.json", f"describes no model: {error}") from error
+            raise DataError(self.description, f"describes no model: {error}") from error
         try:
             model.load_state_dict(weights, strict=True)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise DataError(path, f"does not fit the model of model.json: {reason}") from error
+            raise DataError(self.weights, f"does not fit the model it is said to be: {reason}") from error
         if not all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point()):
-            raise DataError(path, "has weights that are not finite")
+            raise DataError(self.weights, "has weights that are not finite")
         return model.eval()
+
+    @property
+    def description(self) -> Path:
+        """The file that says what model the weights are of."""
+        return self.path / "model.json" if self.path.is_dir() else self.path
+
+    @property
+    def weights(self) -> Path:
+        """The file of weights."""
+        return self.path / "model.safetensors" if self.path.is_dir() else self.path
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the file of weights."""
+        try:
+            with self.weights.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(self.weights, error.strerror or str(error)) from error
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The weights and their metadata."""
+        try:
+            with safe_open(self.weights, "pt") as file:
+                names = file.keys()
+                return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise DataError(self.weights, f"holds no weights: {error}") from error
 
     def training_state(self) -> dict[str, Any]:
         """The state to resume from, for `parteq.core.training.fit`."""
@@ -91,9 +137,8 @@ def write_checkpoint(path: Path, model: nn.Module, about: dict[str, Any], state:
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / "model.safetensors"
-    )
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, temporary / "model.safetensors", {_METADATA: json.dumps(about, allow_nan=False)})
     torch.save(state, temporary / "training.pt")
     write_json(temporary / "model.json", about)
     for file in temporary.iterdir():

@@ -21,8 +21,14 @@ from parteq.datasets.errors import DataError
 from parteq.pipelines import degree, demo, doctor
 from parteq.pipelines.command import Command
 from parteq.pipelines.files import read_toml, write_json
+from parteq.pipelines.histo.bench import Bench
+from parteq.pipelines.histo.check import Check
 from parteq.pipelines.histo.evaluate import Evaluate
+from parteq.pipelines.histo.explain import Explain
 from parteq.pipelines.histo.export import Export
+from parteq.pipelines.histo.finetune import Finetune
+from parteq.pipelines.histo.heatmap import Heatmap
+from parteq.pipelines.histo.make_pairs import MakePairs
 from parteq.pipelines.histo.predict import Predict
 from parteq.pipelines.histo.train import Train
 
@@ -35,10 +41,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 COMMANDS: dict[str, type[Command]] = {
     "demo": demo.Demo,
     "doctor": doctor.Doctor,
+    "histo check": Check,
     "histo train": Train,
+    "histo finetune": Finetune,
     "histo evaluate": Evaluate,
     "histo predict": Predict,
+    "histo heatmap": Heatmap,
+    "histo explain": Explain,
     "histo export": Export,
+    "histo bench": Bench,
+    "histo make-pairs": MakePairs,
     "degree": degree.Degree,
 }
 
@@ -53,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parse(name, words[len(name.split()) :])
         with _messages(command.quiet):
             _answer(command, command.run())
-    except (DataError, RuntimeError) as error:
-        reason = error if isinstance(error, DataError) else DataError.from_worker(error)
+    except (DataError, RuntimeError, MemoryError) as error:
+        reason = _reason(error)
         if reason is None:
             raise
         print(f"parteq: {reason}", file=sys.stderr)
@@ -71,6 +83,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # tyro: 0 after --help, 2 for bad options
         return int(stop.code or 0)
     return 0
+
+
+def _reason(error: DataError | RuntimeError | MemoryError) -> str | None:
+    """What the user is told of an error; None for one that is a mistake in the program."""
+    if isinstance(error, RuntimeError):
+        # torch has a type of its own for a full GPU only.
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            error = MemoryError()
+        elif (from_worker := DataError.from_worker(error)) is not None:
+            return str(from_worker)
+        else:
+            return None
+    if isinstance(error, MemoryError):
+        return "not enough memory: take smaller images, fewer at a time (--batch-size) or a smaller network (--width)"
+    return str(error)
 
 
 def _command_name(words: Sequence[str]) -> str:

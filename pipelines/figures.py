@@ -1,4 +1,7 @@
-"""The pictures: learning curves, densities on the circle, measured equivariance. Without pyplot, so without state."""
+"""The pictures: learning curves, calibration, densities on the circle, measured equivariance.
+
+They are made without pyplot, so without state.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from parteq.core.measure import LayerDegree
 from parteq.datasets.images import ImageDataset
 
-__all__ = ["densities", "equivariance", "examples", "learning_curve", "png", "twins"]
+__all__ = ["densities", "equivariance", "examples", "learning_curve", "png", "reliability", "twins"]
 
 WIDTH = 7.6  # of every figure, in inches
 TURNS, FLIPS, GREY = "#0072b2", "#d55e00", "#8a8f98"
@@ -69,6 +72,34 @@ def learning_curve(history: Sequence[dict[str, Any]]) -> Figure:
             axes.grid(True)
             if axes.lines:
                 axes.legend()
+    return figure
+
+
+def reliability(scores: Mapping[str, Any]) -> Figure:
+    """Accuracy against confidence, as predicted and, where there is one, at the temperature.
+
+    Args:
+        scores: as of `parteq.apps.histo.task.evaluate`.
+    """
+    diagrams = [("as predicted", scores["reliability"], scores["ece"])]
+    if scores["temperature"] is not None:
+        title = f"at temperature {scores['temperature']:.2f}"
+        diagrams.append((title, scores["reliability_calibrated"], scores["ece_calibrated"]))
+    with _style():
+        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        panels = figure.subplots(1, 2, sharex=True, sharey=True)
+        for axes, (title, bins, error) in zip(panels, diagrams, strict=False):
+            confidence, accuracy, number = (
+                np.array([row[key] for row in bins]) for key in ("confidence", "accuracy", "n")
+            )
+            axes.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1)
+            axes.vlines(confidence, accuracy, confidence, color=FLIPS, linewidth=1)
+            axes.scatter(confidence, accuracy, 8 + 250 * number / number.sum(), color=TURNS, alpha=0.8, linewidth=0)
+            axes.set(title=f"{title}: calibration error {error:.3f}", xlabel="confidence", ylim=(-0.03, 1.03))
+            axes.grid(True)
+        panels[0].set_ylabel("accuracy")
+        for axes in panels[len(diagrams) :]:
+            axes.remove()
     return figure
 
 

@@ -14,7 +14,7 @@ import tomli_w
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["read_json", "read_toml", "replacing", "sync", "write_json", "write_text", "write_toml"]
+__all__ = ["parse_json", "read_json", "read_toml", "replacing", "sync", "write_json", "write_text", "write_toml"]
 
 
 @contextmanager
@@ -70,9 +70,21 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: if there is none.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path, path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise DataError(path, f"is not text: {error}") from error
+
+
+def parse_json(path: Path, text: str) -> dict[str, Any]:
+    """Reads a JSON object from a text that stands in a file.
+
+    Raises:
+        DataError: if it is none.
+    """
+    try:
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(path, f"is not JSON: {error}") from error
     if not isinstance(values, dict):

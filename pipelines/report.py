@@ -19,7 +19,15 @@ from parteq.pipelines import figures
 from parteq.pipelines.files import replacing, write_text
 from parteq.pipelines.run import versions
 
-__all__ = ["Picture", "Section", "degree_section", "learning_section", "scores_section", "write_report"]
+__all__ = [
+    "Picture",
+    "Section",
+    "calibration_section",
+    "degree_section",
+    "learning_section",
+    "scores_section",
+    "write_report",
+]
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -113,6 +121,17 @@ def scores_section(scores: Mapping[str, float | int | None]) -> Section:
     ]
     text = f"{scores['n']} held-out images; 95 % intervals by bootstrap over groups, where there are groups."
     return Section("Scores", text, tables=[rows])
+
+
+def calibration_section(scores: Mapping[str, Any]) -> Section:
+    """Whether the probabilities mean what they say, of the images that the temperature was fitted on."""
+    caption = (
+        "Of the images given a class with some confidence, the share that are of this class; areas are numbers of "
+        "images. On the dashed line the confidence is right, below it too high."
+    )
+    picture = Picture("calibration", figures.png(figures.reliability(scores)), caption)
+    text = "Logits divided by the temperature, which was fitted on these very images, give the diagram on the right."
+    return Section("Calibration", text if scores["temperature"] is not None else "", pictures=[picture])
 
 
 def learning_section(history: Sequence[dict[str, Any]]) -> Section:

@@ -28,7 +28,7 @@ from parteq.datasets.errors import DataError
 from parteq.pipelines.checkpoint import Checkpoint, write_checkpoint
 from parteq.pipelines.files import read_json, read_toml, write_json, write_text, write_toml
 
-__all__ = ["Run", "versions"]
+__all__ = ["Run", "find_checkpoint", "versions"]
 
 PACKAGES = ("torch", "escnn", "numpy", "scipy", "scikit-learn", "scikit-image", "safetensors")
 
@@ -141,6 +141,19 @@ class Run:
 
     def _folder(self, epoch: int) -> Path:
         return self.path / "checkpoints" / f"{epoch:04d}"
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The last checkpoint of a run, or one that is named itself: its folder, or its file of weights.
+
+    Raises:
+        DataError: if there is none.
+    """
+    if Run.exists(path):
+        return Run.open(path).checkpoint()
+    if path.is_file() or (path / "model.json").is_file():
+        return Checkpoint(path)
+    raise DataError(path, "is no run and no file of weights" if path.exists() else "no such file or folder")
 
 
 def versions() -> dict[str, str]:

@@ -3,24 +3,41 @@
 Images of one patient, or one slide, are not independent: the bootstrap draws whole groups with replacement
 (Field and Welsh, "Bootstrapping clustered data", JRSS B 2007). A draw is a weight a sample, how often its group was
 drawn, so each metric is written once, for weighted samples, and evaluated for all draws together.
+
+The areas and the sensitivity are, of two classes, those of class 1, of more the mean over the classes, each against the
+rest; classes that do not occur, or to which all samples belong, have none and are left out.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 
-__all__ = ["accuracy", "auc", "balanced_accuracy", "classification_metrics", "ece", "nll"]
+from parteq.apps.histo.calibration import BINS, at_temperature, bin_of
+
+__all__ = [
+    "accuracy",
+    "auc",
+    "balanced_accuracy",
+    "classification_metrics",
+    "ece",
+    "nll",
+    "pr_auc",
+    "sensitivity_at_95_specificity",
+]
 
 Weights = Float[np.ndarray, "draws samples"]
 Probabilities = Float[np.ndarray, "samples classes"]
 Labels = Int[np.ndarray, " samples"]
 Draws = Float[np.ndarray, " draws"]
+Counts = Float[np.ndarray, "draws scores"]
 Metric = Callable[[Probabilities, Labels, Weights], Draws]
+Score = Callable[[Weights], Draws]
 
 
 def classification_metrics(
@@ -28,22 +45,26 @@ def classification_metrics(
     labels: Labels,
     groups: Shaped[np.ndarray, " samples"] | None = None,
     *,
+    temperature: float | None = None,
     seed: int = 0,
     draws: int = 1000,
 ) -> dict[str, float | int | None]:
-    """Accuracy, balanced accuracy, AUC, negative log-likelihood and calibration error, with intervals.
+    """What is asked of a classifier: right classes, right order, right probabilities; with intervals.
 
     Args:
         probabilities: of each class, rows that sum to one.
         labels: the true classes.
         groups: the group, such as the patient, of each sample; None if the samples are independent.
+        temperature: fitted on other samples, see `parteq.apps.histo.calibration`; None if there is none.
         seed: of the bootstrap.
         draws: of the bootstrap; 0 leaves the intervals out.
 
     Returns:
-        ``n``, and ``accuracy``, ``balanced_accuracy``, ``auc``, ``nll`` (nats) and ``ece``, each also with ``_low``
-        and ``_high``, the 2.5 and 97.5 percentiles over the draws. What does not exist is None, with a
-        warning: the AUC where all samples are of one class, the intervals where all are of one group.
+        ``n``, ``temperature``, and ``accuracy``, ``balanced_accuracy``, ``auc``, ``pr_auc``,
+        ``sensitivity_at_95_specificity``, ``nll`` (nats), ``ece``, and, at the temperature, ``nll_calibrated`` and
+        ``ece_calibrated``, each also with ``_low`` and ``_high``, the 2.5 and 97.5 percentiles over the draws. What
+        does not exist is None, with a warning: the areas and the sensitivity where all samples are of one class,
+        the intervals where all are of one group. Without a temperature what it would calibrate is None.
 
     Raises:
         ValueError: without samples, or for shapes that do not match.
@@ -51,39 +72,48 @@ def classification_metrics(
     if not 0 < len(labels) == len(probabilities):
         raise ValueError(f"{len(probabilities)} predictions for {len(labels)} labels")
     probabilities = probabilities.astype(np.float64)
+    scores: dict[str, Score] = {
+        metric.__name__: partial(metric, probabilities, labels)
+        for metric in (accuracy, balanced_accuracy, auc, pr_auc, sensitivity_at_95_specificity, nll, ece)
+    }
+    if temperature is not None:
+        tempered = at_temperature(probabilities, temperature)
+        scores |= {f"{metric.__name__}_calibrated": partial(metric, tempered, labels) for metric in (nll, ece)}
+    found = {name: float(score(np.ones((1, len(labels))))[0]) for name, score in scores.items()}
+    missing = [name for name, value in found.items() if np.isnan(value)]
+    if missing:
+        warnings.warn(f"no {', '.join(missing)}: all {len(labels)} samples are of one class", stacklevel=2)
+    existing = {name: score for name, score in scores.items() if name not in missing}
+
     clusters = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    once = np.ones((1, len(labels)))
-    values: dict[str, float | int | None] = {"n": len(labels)}
-    for metric in (accuracy, balanced_accuracy, auc, nll, ece):
-        name = metric.__name__
-        value = float(metric(probabilities, labels, once)[0])
-        exists = not np.isnan(value)
-        values[name] = value if exists else None
-        if not exists:
-            warnings.warn(f"no {name}: all {len(labels)} samples are of one class", stacklevel=2)
-        if draws > 0:
-            known = exists and clusters.max() > 0
-            interval = _interval(metric, probabilities, labels, clusters, seed, draws) if known else (None, None)
-            values[f"{name}_low"], values[f"{name}_high"] = interval
+    intervals: dict[str, tuple[float, float]] = {}
     if draws > 0 and clusters.max() == 0:
         warnings.warn(f"no intervals: all {len(labels)} samples are of one group", stacklevel=2)
+    elif draws > 0:
+        intervals = _intervals(existing, clusters, seed, draws)
+    values: dict[str, float | int | None] = {"n": len(labels), "temperature": temperature}
+    for name in (*scores, *(() if temperature is not None else ("nll_calibrated", "ece_calibrated"))):
+        values[name] = found[name] if name in existing else None
+        if draws > 0:
+            values[f"{name}_low"], values[f"{name}_high"] = intervals.get(name, (None, None))
     return values
 
 
-def _interval(
-    metric: Metric, probabilities: Probabilities, labels: Labels, clusters: NDArray[np.intp], seed: int, draws: int
-) -> tuple[float, float]:
-    """The 95 % interval by percentiles; draws in which the metric does not exist are left out."""
+def _intervals(
+    scores: dict[str, Score], clusters: NDArray[np.intp], seed: int, draws: int
+) -> dict[str, tuple[float, float]]:
+    """The 95 % intervals by percentiles; draws in which a score does not exist are left out."""
     generator = np.random.default_rng(seed)
     count = int(clusters.max()) + 1
-    at_once = max(1, 4_000_000 // len(labels))
-    samples = []
+    at_once = max(1, 4_000_000 // len(clusters))
+    samples: dict[str, list[Draws]] = {name: [] for name in scores}
     for start in range(0, draws, at_once):
         size = min(at_once, draws - start)
-        weights = generator.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)
-        samples.append(metric(probabilities, labels, weights[:, clusters]))
-    low, high = np.nanpercentile(np.concatenate(samples), [2.5, 97.5])
-    return float(low), float(high)
+        weights = generator.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)[:, clusters]
+        for name, score in scores.items():
+            samples[name].append(score(weights))
+    ends = {name: np.nanpercentile(np.concatenate(parts), [2.5, 97.5]) for name, parts in samples.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 
 
 def _mean(values: Float[np.ndarray, " samples"], weights: Weights) -> Draws:
@@ -110,35 +140,67 @@ def nll(probabilities: Probabilities, labels: Labels, weights: Weights) -> Draws
     return _mean(-np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)), weights)
 
 
-def ece(probabilities: Probabilities, labels: Labels, weights: Weights, bins: int = 15) -> Draws:
+def ece(probabilities: Probabilities, labels: Labels, weights: Weights, bins: int = BINS) -> Draws:
     """The expected calibration error: the mean over bins of equal width of |accuracy - confidence|.
 
     Guo et al., "On calibration of modern neural networks", ICML 2017 (arXiv 1706.04599), equation 3.
     """
     confidence = probabilities.max(1)
     surplus = (probabilities.argmax(1) == labels) - confidence
-    inside = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)[:, None] == np.arange(bins)
+    inside = bin_of(confidence, bins)[:, None] == np.arange(bins)
     return np.abs((weights * surplus) @ inside).sum(1) / weights.sum(1)
 
 
 def auc(probabilities: Probabilities, labels: Labels, weights: Weights) -> Draws:
-    """The area under the ROC curve of class 1, or for more classes the mean over classes, each against the rest.
+    """The area under the ROC curve: the probability that a positive scores above a negative, a tie counting half."""
+    return _over_classes(_area, probabilities, labels, weights)
 
-    Classes that do not occur, or to which all samples belong, have no area and are left out of the mean.
+
+def pr_auc(probabilities: Probabilities, labels: Labels, weights: Weights) -> Draws:
+    """The area under the precision-recall curve, as steps: the average precision, which is not interpolated."""
+    return _over_classes(_average_precision, probabilities, labels, weights)
+
+
+def sensitivity_at_95_specificity(probabilities: Probabilities, labels: Labels, weights: Weights) -> Draws:
+    """The largest share of the positives above a threshold below which there are at least 95 % of the negatives."""
+    return _over_classes(_sensitivity, probabilities, labels, weights)
+
+
+def _over_classes(
+    measure: Callable[[Counts, Counts], Draws], probabilities: Probabilities, labels: Labels, weights: Weights
+) -> Draws:
+    """The measure of class 1, or of more than two classes the mean.
+
+    The measure takes how many positives and how many negatives there are at each score that occurs, highest first.
     """
-    classes = [1] if probabilities.shape[1] == 2 else np.unique(labels)
-    return _mean_where_defined(np.stack([_area(probabilities[:, c], labels == c, weights) for c in classes]))
+    found = []
+    for label in [1] if probabilities.shape[1] == 2 else np.unique(labels):
+        order = np.argsort(-probabilities[:, label])
+        starts = np.flatnonzero(np.diff(-probabilities[order, label], prepend=-np.inf))
+        ordered, positive = weights.take(order, axis=1), labels[order] == label
+        positives = np.add.reduceat(ordered * positive, starts, axis=1)
+        negatives = np.add.reduceat(ordered * ~positive, starts, axis=1)
+        both = (positives.sum(1) > 0) & (negatives.sum(1) > 0)
+        found.append(np.full(len(weights), np.nan))
+        found[-1][both] = measure(positives[both], negatives[both])
+    return _mean_where_defined(np.stack(found))
 
 
-def _area(scores: Float[np.ndarray, " samples"], positive: NDArray[np.bool_], weights: Weights) -> Draws:
-    """The probability that a positive scores above a negative, a tie counting half."""
-    order = np.argsort(scores)
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-    positives = np.add.reduceat((weights * positive)[:, order], starts, axis=1)
-    negatives = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
-    won = (positives * (np.cumsum(negatives, axis=1) - negatives / 2)).sum(1)
-    pairs = positives.sum(1) * negatives.sum(1)
-    return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+def _area(positives: Counts, negatives: Counts) -> Draws:
+    won = (negatives * (np.cumsum(positives, axis=1) - positives / 2)).sum(1)
+    return won / (positives.sum(1) * negatives.sum(1))
+
+
+def _average_precision(positives: Counts, negatives: Counts) -> Draws:
+    above = np.cumsum(positives, axis=1)
+    everything = above + np.cumsum(negatives, axis=1)
+    precision = np.divide(above, everything, out=np.zeros_like(above), where=everything > 0)
+    return (positives * precision).sum(1) / positives.sum(1)
+
+
+def _sensitivity(positives: Counts, negatives: Counts) -> Draws:
+    mistaken = np.cumsum(negatives, axis=1) / negatives.sum(1, keepdims=True)
+    return np.where(mistaken <= 0.05, np.cumsum(positives, axis=1), 0).max(1) / positives.sum(1)
 
 
 def _mean_where_defined(values: Float[np.ndarray, "parts draws"]) -> Draws:

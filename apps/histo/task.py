@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, TensorDataset
 
+from parteq.apps.histo.appearance import as_unit
 from parteq.apps.histo.augment import ORBITS, transform
+from parteq.apps.histo.calibration import at_temperature, reliability
 from parteq.apps.histo.metrics import classification_metrics
 from parteq.core.distributed import gather, rank, world_size
 from parteq.core.training import Batch, read_batches
 from parteq.datasets.errors import DataError
 from parteq.datasets.images import ArrayDataset, ImageDataset, available_splits, open_images
-from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
+from parteq.datasets.splits import check_no_leakage, check_one_release, grouped_split, stratified_subset
 
 __all__ = [
     "as_unit",
@@ -29,9 +32,12 @@ __all__ = [
     "normalization",
     "open_for_evaluation",
     "open_for_training",
+    "outputs",
     "predict",
     "samples",
 ]
+
+log = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2
 # Few images to train on are not to wait for the rest of a large set, all of it held out, after each epoch.
@@ -40,7 +46,9 @@ IN_MEMORY_BYTES = 2**29
 NORMALIZATION_IMAGES = 10_000
 
 
-def open_for_training(data: str, val: str | None, limit: int | None, seed: int) -> tuple[ImageDataset, ImageDataset]:
+def open_for_training(
+    data: str, val: str | None, limit: int | None, seed: int, *, skip_bad: bool = False
+) -> tuple[ImageDataset, ImageDataset]:
     """Opens the images to train on and those to validate on.
 
     Args:
@@ -49,16 +57,17 @@ def open_for_training(data: str, val: str | None, limit: int | None, seed: int) 
             images, whole groups where there are groups; with a limit at most as many, or a thousand.
         limit: keep this many images to train on, each class its share.
         seed: of the choices.
+        skip_bad: go on without files that cannot be used.
 
     Raises:
         DataError: if the two do not belong together, or share a group.
     """
-    training = open_images(data, "train")
+    training = open_images(data, "train", skip_bad=skip_bad)
     try:
         if val is not None:
-            validation = open_for_evaluation(val, "val")
+            validation = open_for_evaluation(val, "val", skip_bad=skip_bad)
         elif "val" in available_splits(data):
-            validation = open_images(data, "val")
+            validation = open_images(data, "val", skip_bad=skip_bad)
         else:
             train, held_out = grouped_split(training.labels, training.groups, VALIDATION_SHARE, seed)
             training, validation = training.subset(train), training.subset(held_out)
@@ -69,13 +78,30 @@ def open_for_training(data: str, val: str | None, limit: int | None, seed: int) 
     except ValueError as error:
         raise DataError(training.source, str(error)) from error
     validation = match(validation, training.classes, training.channels, len(training.spatial))
+    _say_what_is_missing(training, validation)
+    check_one_release(training.release, validation.release, validation.source)
     check_no_leakage(training.groups, validation.groups, validation.source)
     return _in_memory(training), _in_memory(validation)
 
 
-def open_for_evaluation(data: str, split: str, *, labelled: bool = True) -> ImageDataset:
+def _say_what_is_missing(training: ImageDataset, validation: ImageDataset) -> None:
+    """Refuses training images of one class, and warns of classes that are not trained or not validated on."""
+    present = np.unique(training.labels)
+    if len(present) < 2:
+        name = training.classes[present[0]]
+        raise DataError(training.source, f"all training images are of class {name!r}: it takes two classes or more")
+    absent = [name for label, name in enumerate(training.classes) if label not in present]
+    if absent:
+        log.warning("%s: no images to train on of %s", training.source, ", ".join(map(repr, absent)))
+    validated = np.unique(validation.labels)
+    if len(validated) < 2:
+        name = validation.classes[validated[0]]
+        log.warning("%s: all validation images are of class %r: no AUC", validation.source, name)
+
+
+def open_for_evaluation(data: str, split: str, *, labelled: bool = True, skip_bad: bool = False) -> ImageDataset:
     """Opens a split of a data set that is divided, or the whole of one that is not; see `open_images`."""
-    return open_images(data, split if available_splits(data) else "train", labelled=labelled)
+    return open_images(data, split if available_splits(data) else "train", labelled=labelled, skip_bad=skip_bad)
 
 
 def match(dataset: ImageDataset, classes: Sequence[str] | None, channels: int, dimensions: int) -> ImageDataset:
@@ -101,10 +127,8 @@ def match(dataset: ImageDataset, classes: Sequence[str] | None, channels: int, d
 
 def _in_memory(dataset: ImageDataset) -> ImageDataset:
     """The same data set, its images decoded once and for all where they fit into half a gigabyte."""
-    if len(dataset) * dataset.channels * math.prod(dataset.spatial) > IN_MEMORY_BYTES:
-        return dataset
-    images, labels = dataset.tensors()
-    return ArrayDataset(images, labels, source=dataset.source, classes=dataset.classes, groups=dataset.groups)
+    fits = len(dataset) * dataset.channels * math.prod(dataset.spatial) <= IN_MEMORY_BYTES
+    return dataset.in_memory() if fits else dataset
 
 
 def samples(dataset: ImageDataset) -> Dataset[Any]:
@@ -127,11 +151,6 @@ def normalization(dataset: ImageDataset) -> tuple[list[float], list[float]]:
     return mean.tolist(), torch.where(deviation < 1e-4, 1.0, deviation).tolist()
 
 
-def as_unit(images: Shaped[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch channels *spatial"]:
-    """Bytes 0…255 as numbers 0…1; numbers as they are."""
-    return images if images.is_floating_point() else images.float() / 255
-
-
 def loss(model: nn.Module, batch: Batch) -> Tensor:
     """The mean cross-entropy of a batch of images and labels, in nats."""
     images, labels = batch
@@ -145,7 +164,18 @@ def predict(
     elements: tuple[int, ...] = (0,),
     batch_size: int = 128,
 ) -> Float[Tensor, "elements images classes"]:
-    """The probabilities a model gives to each image under each of some elements of D4, float64 on the CPU.
+    """The probabilities a model gives to each image under each of some elements of D4; see `outputs`."""
+    return outputs(model, dataset, device, elements, batch_size).softmax(-1)
+
+
+def outputs(
+    model: nn.Module,
+    dataset: ImageDataset,
+    device: torch.device,
+    elements: tuple[int, ...] = (0,),
+    batch_size: int = 128,
+) -> Float[Tensor, "elements images outputs"]:
+    """What a model makes of each image under each of some elements of D4, in evaluation mode, float64 on the CPU.
 
     Several processes share the work; each gets the whole answer.
     """
@@ -158,26 +188,39 @@ def predict(
     with torch.inference_mode():
         for images, _ in _in_order(dataset.subset(mine), batch_size):
             pixels = as_unit(images.to(device))
-            logits = [model(transform(pixels, element)) for element in elements]
-            rows.append(torch.stack(logits, dim=1).double().softmax(-1).cpu())
+            given = [model(transform(pixels, element)) for element in elements]
+            rows.append(torch.stack(given, dim=1).double().cpu())
     model.train(was_training)
     return gather(torch.cat(rows), count)[: len(dataset)].transpose(0, 1)
 
 
 def evaluate(
-    model: nn.Module, dataset: ImageDataset, device: torch.device, *, group: str = "none", seed: int = 0
-) -> dict[str, float | int | None]:
-    """The scores of `classification_metrics` with intervals, and ``orbit_variance``.
+    model: nn.Module,
+    dataset: ImageDataset,
+    device: torch.device,
+    *,
+    group: str = "none",
+    temperature: float | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The scores of `classification_metrics` with intervals, ``orbit_variance``, and diagrams of `reliability`.
 
-    The latter is the variance of the predicted probability over the orbit of an image under the model's group (those
-    elements that move pixels onto pixels; of volumes only the turns), the mean over images and classes; 0 for an
-    invariant model.
+    ``orbit_variance`` is the variance of the predicted probability over the orbit of an image under the model's group
+    (those elements that move pixels onto pixels; of volumes only the turns), the mean over images and classes; 0 for
+    an invariant model. The diagrams are ``reliability`` and, at the temperature, ``reliability_calibrated``, None
+    without one.
     """
     # In space the flips of a group are half turns about a horizontal axis, not mirrorings of the slices.
     orbit = ORBITS["c4" if len(dataset.spatial) == 3 else group]
     probabilities = predict(model, dataset, device, orbit).numpy()
-    scores = classification_metrics(probabilities[0], dataset.labels, dataset.groups, seed=seed)
-    return scores | {"orbit_variance": float(probabilities.var(axis=0).mean())}
+    shown, labels = probabilities[0], dataset.labels
+    calibrated = None if temperature is None else reliability(at_temperature(shown, temperature), labels)
+    return {
+        **classification_metrics(shown, labels, dataset.groups, temperature=temperature, seed=seed),
+        "orbit_variance": float(probabilities.var(axis=0).mean()),
+        "reliability": reliability(shown, labels),
+        "reliability_calibrated": calibrated,
+    }
 
 
 def _in_order(dataset: ImageDataset, batch_size: int) -> Iterator[Batch]:

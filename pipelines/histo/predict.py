@@ -20,7 +20,7 @@ class Predict(OnData):
     example: ClassVar[str] = "parteq histo predict --run RUN --data images/ --out predictions.csv"
 
     data: Data
-    """X.npz, pcam:FOLDER, or folder of images; labels are not needed."""
+    """X.npz, X.csv, pcam:FOLDER, or folder of images; labels are not needed."""
     out: Out = Path("predictions.csv")
     """CSV file to write."""
 
@@ -39,4 +39,4 @@ class Predict(OnData):
             table.writerow([header, "predicted", *(f"probability_{name}" for name in classes)])
             for image, row in zip(images, probabilities.tolist(), strict=True):
                 table.writerow([image, classes[row.index(max(row))], *(f"{value:.6f}" for value in row)])
-        return {"out": str(self.out), "n": len(dataset)}
+        return {"out": str(self.out), "n": len(dataset), "skipped": len(dataset.skipped)}

@@ -50,6 +50,19 @@ def test_subset_of_subset(first: list[int], second: list[int]) -> None:
     assert part.names == tuple("abcdefghij"[i] for i in expected)
 
 
+def test_batches_and_copies() -> None:
+    data = random_set(groups=list("aabbccddee"), names=list("abcdefghij"))
+    part = data.subset([7, 1, 4])
+    images, labels = part.tensors()
+    batch = part.__getitems__([2, 0])
+    assert torch.equal(torch.stack([image for image, _ in batch]), images[[2, 0]])
+    assert [label for _, label in batch] == labels[[2, 0]].tolist()
+    copied = part.in_memory()
+    assert torch.equal(copied.tensors()[0], images)
+    assert (copied.classes, copied.names, copied.source) == (part.classes, ("h", "b", "e"), part.source)
+    assert copied.fingerprint() == part.fingerprint()
+
+
 def test_subset_takes_masks_and_shares_pixels() -> None:
     data = random_set()
     part = data.subset(data.labels == 1)
@@ -94,6 +107,8 @@ def test_fingerprint_tells_content_apart(monkeypatch: pytest.MonkeyPatch) -> Non
         ([[0], [1]], {}, r"labels have the shape \[2, 1\]"),
         ([0, 10**12], {}, "label 1000000000000: at most 10000 classes"),
         ([0, 2], {"classes": ("a", "b")}, "2 class names, but labels up to 2"),
+        ([0, 1], {"classes": ("a", "a")}, "two classes are named 'a'"),
+        ([0, 1], {"classes": ("a", "")}, "class 1 has an empty name"),
         ([0, 1], {"groups": [1]}, r"groups have the shape \[1\] for 2 labels"),
         ([0, 1], {"groups": [0.5, 1.0]}, "groups are float64"),
         ([0, 1], {"groups": np.frombuffer(b"\xff" * 8, "<U1")}, "groups are not text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import zlib
@@ -216,6 +217,49 @@ def test_odd_names_stay_on_one_line(tmp_path: Path) -> None:
     bad = save(tmp_path / "a" / "1.png").with_name("line\nbreak.png")
     bad.write_bytes(b"no image")
     assert "line\\nbreak.png: is not a readable image" in refusal(tmp_path)
+
+
+def test_skipping(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Bad files are listed and left out, and what is left stays aligned."""
+    images = RNG.integers(0, 256, (8, 6, 8, 3), dtype=np.uint8)
+    files = [
+        save(tmp_path / "ab"[number % 2] / f"s{number % 4}_x{number}_y0.png", images[number]) for number in range(8)
+    ]
+    whole = FolderDataset(tmp_path)
+    files[0].write_bytes(files[0].read_bytes()[:-60])
+    files[3].write_bytes(b"no image")
+    save(files[6], COLOUR[:, :5])
+    with pytest.raises(DataError, match=r"is not a readable image|differ in size"):
+        FolderDataset(tmp_path)
+    with caplog.at_level(logging.WARNING, "parteq"):
+        data = FolderDataset(tmp_path, skip_bad=True)
+    assert set(data.skipped) == {files[0], files[3], files[6]}
+    for file, reason in (
+        (files[0], "truncated"),
+        (files[3], "not a readable"),
+        (files[6], "5 × 6 pixels; most are 8 × 6"),
+    ):
+        assert any(str(file) in line and reason in line for line in caplog.messages)
+    assert caplog.messages[-1] == f"{tmp_path}: skipped 3 of 8 images"
+    good = [number for number, file in enumerate(sorted(files)) if file not in data.skipped]
+    expected = whole.subset(good)
+    assert (data.names, data.labels.tolist()) == (expected.names, expected.labels.tolist())
+    assert data.groups is not None
+    assert expected.groups is not None
+    assert data.groups.tolist() == expected.groups.tolist()
+    assert np.array_equal(data.tensors()[0].permute(0, 2, 3, 1), images[[files.index(sorted(files)[i]) for i in good]])
+    assert data.subset([0]).skipped == data.in_memory().skipped == data.skipped
+    assert FolderDataset(tmp_path, labelled=False, skip_bad=True).names == data.names
+
+
+def test_nothing_left_after_skipping(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png")
+    save(tmp_path / "b" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=f"^{tmp_path}: no image of class 'b' can be used"):
+        FolderDataset(tmp_path, skip_bad=True)
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no image of class 'a' can be used"):
+        FolderDataset(tmp_path, skip_bad=True)
 
 
 @given(data=st.data())

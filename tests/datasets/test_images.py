@@ -56,7 +56,7 @@ def test_missing(tmp_path: Path, name: str) -> None:
 def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"is not an \.npz file, pcam:FOLDER, or a folder"):
+    with pytest.raises(DataError, match=r"is not an \.npz file, a \.csv table, pcam:FOLDER, or a folder"):
         open_images(str(path))
     with pytest.raises(DataError, match="no such folder"):
         open_images(f"pcam:{path}")

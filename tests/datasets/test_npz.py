@@ -146,6 +146,7 @@ def test_undivided_has_only_train(path: Path) -> None:
         ({"images": GREY[:0], "labels": LABELS[:0]}, "holds no images"),
         ({"images": np.zeros((6, 3, 9, 9), np.uint8), "labels": LABELS}, "channels belong last"),
         ({"images": np.zeros((6, 9, 9, 9, 9), np.uint8), "labels": LABELS}, "channels belong last"),
+        ({"images": np.zeros((6, 20, 20, 5), np.uint8), "labels": LABELS}, "channels belong last, and are at most 4"),
         ({"images": GREY, "labels": np.array(3)}, "'labels' has the length"),
         ({"images": GREY, "labels": LABELS.astype(object)}, "Python objects, which are never loaded"),
         ({"images": GREY.astype(object), "labels": LABELS}, "Python objects, which are never loaded"),
@@ -185,7 +186,7 @@ def test_zip_bomb(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that really unpacks to more than the limit is refused before anything is unpacked."""
     save(path, images=np.zeros((6, 1000, 1000), np.uint8), labels=LABELS)
     assert path.stat().st_size < 20_000
-    monkeypatch.setattr(npz, "_byte_limit", lambda: 5_999_999)
+    monkeypatch.setattr(npz, "byte_limit", lambda: 5_999_999)
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: LABELS)
     with pytest.raises(DataError, match="more than is accepted"):
         read_npz(path)

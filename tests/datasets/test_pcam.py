@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import logging
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from parteq.datasets import pcam
+from parteq.datasets import hdf5, pcam
 from parteq.datasets.errors import DataError
 from parteq.datasets.images import available_splits, open_images
 from parteq.datasets.pcam import PCamDataset
@@ -130,12 +135,9 @@ def test_wrong_arrays_refused(tmp_path: Path, x: Any, y: Any, reason: str) -> No
     assert reason in refusal(save(tmp_path, x=x, y=y))
 
 
-def test_missing_and_compressed(tmp_path: Path) -> None:
+def test_missing(tmp_path: Path) -> None:
     assert refusal(tmp_path / "no").endswith("no such folder")
     assert "split_train_x.h5: no such file" in refusal(tmp_path)
-    packed = tmp_path / f"{name('train', 'x')}.h5.gz"
-    packed.write_bytes(b"\x1f\x8b")
-    assert f"gunzip {packed.name}" in refusal(tmp_path)
     save(tmp_path)
     with h5py.File(tmp_path / f"{name('train', 'x')}.h5", "w") as file:
         file["pixels"] = PIXELS
@@ -178,22 +180,109 @@ def test_absurd_sizes_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with h5py.File(tmp_path / f"{name('train', part)}.h5", "w") as file:
             file.create_dataset(part, shape, "u1", chunks=(1, *shape[1:]))
     assert "instead of uint8 [N, 96, 96, 3]" in refusal(tmp_path)
-    monkeypatch.setattr(pcam, "_MAX_CHUNK_BYTES", 96 * 96 * 3)
+    monkeypatch.setattr(hdf5, "_MAX_CHUNK_BYTES", 96 * 96 * 3)
     assert "too large" in refusal(save(tmp_path, chunks=(2, 96, 96, 3)))
 
 
+def pack(folder: Path, split: str = "train") -> list[Path]:
+    """Replace the files of a split by packed ones."""
+    packed = []
+    for part in "xy":
+        path = folder / f"{name(split, part)}.h5"
+        packed.append(path.with_name(f"{path.name}.gz"))
+        packed[-1].write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    return packed
+
+
+def test_packed_files_are_unpacked_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    x = pack(save(tmp_path))[0]
+    assert available_splits(f"pcam:{tmp_path}") == ("train",)
+    with caplog.at_level(logging.INFO, "parteq"):
+        images, labels = PCamDataset(tmp_path).tensors()
+    assert np.array_equal(images.permute(0, 2, 3, 1), PIXELS)
+    assert labels.tolist() == LABELS.ravel().tolist()
+    md5 = hashlib.md5(x.read_bytes()).hexdigest()
+    assert f"unpacked {x}; its MD5 sum {md5} is not one of those published" in caplog.messages
+    written = x.with_suffix("").stat().st_mtime_ns
+    PCamDataset(tmp_path)
+    assert x.with_suffix("").stat().st_mtime_ns == written
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_packed_files_that_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = pack(save(tmp_path))[0]
+    whole = x.read_bytes()
+    x.write_bytes(whole[:-1000])
+    assert f"{x}: is not a gzip file, or is cut off or damaged" in refusal(tmp_path)
+    x.write_bytes(gzip.compress(b"not HDF5"))
+    assert "does not hold the kind of file" in refusal(tmp_path)
+    x.write_bytes(whole)
+    monkeypatch.setattr(pcam, "_OVERHEAD_BYTES", 0)
+    monkeypatch.setitem(pcam.PATCHES, "train", 3)
+    assert "unpacks to more than 82,944 bytes, which is refused" in refusal(tmp_path)
+    assert not x.with_suffix("").exists()
+
+
+def test_number_and_balance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """As many patches as published are half positive; fewer may be anything, and a line says so."""
+    y = tmp_path / f"{name('train', 'y')}.h5"
+    save(tmp_path, y=np.ones_like(LABELS))
+    with caplog.at_level(logging.INFO, "parteq"):
+        assert PCamDataset(tmp_path).labels.tolist() == [1] * N
+    assert caplog.messages == [f"{y}: 6 patches, where 262,144 were published"]
+    monkeypatch.setitem(pcam.PATCHES, "train", N)
+    assert refusal(tmp_path) == f"{y}: 6 of 6 labels are positive; of those published half are"
+    save(tmp_path)
+    caplog.clear()
+    assert len(PCamDataset(tmp_path)) == N
+    assert not caplog.messages
+
+
+def sparse(folder: Path, split: str = "train", count: int = 262_144, **storage: Any) -> Path:
+    """A split of the published layout and number of patches that takes no room: only the last patch is written."""
+    with h5py.File(folder / f"{name(split, 'x')}.h5", "w") as file:
+        file.create_dataset("x", (count, 96, 96, 3), "u1", **storage)[-1] = 1
+    with h5py.File(folder / f"{name(split, 'y')}.h5", "w") as file:
+        file["y"] = (np.arange(count) % 2).astype(np.uint8).reshape(count, 1, 1, 1)
+    return folder
+
+
 def test_full_row_count_costs_nothing(tmp_path: Path) -> None:
-    """The published training set's 262,144 patches, in a sparse file."""
-    count = 262_144
-    for part, shape in (("x", (count, 96, 96, 3)), ("y", (count, 1, 1, 1))):
-        with h5py.File(tmp_path / f"{name('train', part)}.h5", "w") as file:
-            array = file.create_dataset(part, shape, "u1", chunks=(64, *shape[1:]))
-            array[-1] = 1
-    data = PCamDataset(tmp_path)
-    assert len(data) == count
-    image, label = data[count - 1]
+    """The published training set's 262,144 patches."""
+    data = PCamDataset(sparse(tmp_path, chunks=(64, 96, 96, 3)))
+    assert len(data) == 262_144
+    image, label = data[len(data) - 1]
     assert (label, int(image.min())) == (1, 1)
-    assert data.subset([0, count - 2, count - 1]).tensors()[0].amax((1, 2, 3)).tolist() == [0, 0, 1]
+    assert data.subset([0, len(data) - 2, len(data) - 1]).tensors()[0].amax((1, 2, 3)).tolist() == [0, 0, 1]
+    assert sum(path.stat().st_blocks for path in tmp_path.iterdir()) * 512 < 2**24
+
+
+EPOCH = """
+import resource, sys, time
+import torch
+from parteq.core.training import Settings, _batches
+from parteq.datasets.images import open_images
+data = open_images("pcam:" + sys.argv[1])
+seen = 0
+for (images, labels), _, _ in _batches(data, Settings(batch_size=64, workers=int(sys.argv[2])), 0, torch.device("cpu")):
+    seen += len(labels)
+    assert images.shape[1:] == (3, 96, 96)
+assert seen == len(data) == 262_144
+peak = [resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(*peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("chunks", "workers"), [(None, 0), (None, 2), ((64, 96, 96, 3), 2)])
+def test_an_epoch_streams_under_two_gibibytes(tmp_path: Path, chunks: tuple[int, ...] | None, workers: int) -> None:
+    """All patches once, in random order, as training reads them; resident memory of parent and workers together."""
+    sparse(tmp_path, chunks=chunks)
+    command = [sys.executable, "-c", EPOCH, str(tmp_path), str(workers)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=True)
+    parent, worker = map(float, result.stdout.split())
+    assert parent + workers * worker < 2
 
 
 def test_damage_while_reading(tmp_path: Path) -> None:

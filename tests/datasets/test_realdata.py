@@ -19,7 +19,7 @@ pytestmark = pytest.mark.realdata
         ("mnist_8k.npz", 8000, 1, (28, 28), 10, None),
         ("histo/malaria_cells.npz", 12000, 3, (40, 40), 2, 140),
         ("histo/chula_rbc.npz", 10000, 3, (36, 36), 13, 471),
-        ("histo/idc_14082", 478, 3, (50, 50), 2, None),
+        ("histo/idc_14082", 478, 3, (50, 50), 2, 12),
         ("adrenal3d_64.npz", 1188, 1, (64, 64, 64), 2, None),
     ],
 )

@@ -252,7 +252,8 @@ def test_one_class_is_evaluated_with_a_warning(parteq, trained, cells, tmp_path)
     words = ["--run", trained, "--data", tmp_path / "rings.npz", "--json", out]
     status, _, complaint = parteq("histo", "evaluate", *words)
     assert status == 0
-    assert complaint == "parteq: no auc: all 24 samples are of one class\n"
+    missing = "auc, pr_auc, sensitivity_at_95_specificity"
+    assert complaint == f"parteq: no {missing}: all 24 samples are of one class\n"
     assert scores_of(out)["auc"] is None
 
 

@@ -86,19 +86,26 @@ def test_there_may_be_nothing_to_resume(parteq, cells, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one(cells, tmp_path, uninterrupted):
-    run = tmp_path / "run"
+@pytest.mark.parametrize("words", ["train", "full", "head", "probe"])
+def test_two_processes_give_the_numbers_of_one(cells, trained, tmp_path, words):
+    def command(run: str) -> list[str]:
+        if words == "train":
+            return train_words(cells, tmp_path / run)
+        data = ["--from", str(trained), "--data", str(cells / "train.npz"), "--new-head", "--mode", words]
+        return ["histo", "finetune", *data, "--out", str(tmp_path / run), "--epochs", str(EPOCHS), "--batch-size", "16"]
+
     # The bare dashes keep torchrun from taking `--run` for its own `--run-path`.
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "parteq"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *launch, *train_words(cells, run)], check=True, timeout=300, env=environment)
-    for one, two in zip(Run.open(uninterrupted).history(), Run.open(run).history(), strict=True):
+    for run, start in (("one", ["-m", "parteq"]), ("two", launch)):
+        subprocess.run([sys.executable, *start, *command(run)], check=True, timeout=300, env=environment)
+    for one, two in zip(Run.open(tmp_path / "one").history(), Run.open(tmp_path / "two").history(), strict=True):
         assert two == pytest.approx(one, abs=2e-3)
     scores = []
     for start in (["-m", "parteq"], launch):
-        words = ["histo", "evaluate", "--run", str(run), "--data", str(cells / "test.npz")]
+        evaluate = ["histo", "evaluate", "--run", str(tmp_path / "two"), "--data", str(cells / "test.npz")]
         result = subprocess.run(
-            [sys.executable, *start, *words], check=True, timeout=300, capture_output=True, text=True
+            [sys.executable, *start, *evaluate], check=True, timeout=300, capture_output=True, text=True
         )
         scores.append(dict(re.findall(r"^(\w+) +(\S+)$", result.stdout, re.MULTILINE)))
     assert scores[0] == scores[1]

@@ -5,12 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from parteq.apps.histo.metrics import accuracy, auc, balanced_accuracy, classification_metrics, ece, nll
+from parteq.apps.histo.calibration import at_temperature
+from parteq.apps.histo.metrics import (
+    accuracy,
+    auc,
+    balanced_accuracy,
+    classification_metrics,
+    ece,
+    nll,
+    pr_auc,
+    sensitivity_at_95_specificity,
+)
 
-METRICS = (accuracy, balanced_accuracy, auc, nll, ece)
+CURVES = (auc, pr_auc, sensitivity_at_95_specificity)
+METRICS = (accuracy, balanced_accuracy, *CURVES, nll, ece)
 
 
 def sample(classes: int, count: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -26,10 +39,19 @@ def sample(classes: int, count: int = 300, seed: int = 0) -> tuple[np.ndarray, n
 def sklearn_values(probabilities: np.ndarray, labels: np.ndarray, weight: np.ndarray | None = None) -> dict:
     scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
     predicted = probabilities.argmax(1)
+    classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    precisions, sensitivities = [], []
+    for c in classes:
+        one = (labels == c, probabilities[:, c])
+        precisions.append(sk.average_precision_score(*one, sample_weight=weight))
+        mistaken, found, _ = sk.roc_curve(*one, sample_weight=weight, drop_intermediate=False)
+        sensitivities.append(found[mistaken <= 0.05].max())
     return {
         "accuracy": sk.accuracy_score(labels, predicted, sample_weight=weight),
         "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted, sample_weight=weight),
         "auc": sk.roc_auc_score(labels, scores, multi_class="ovr", sample_weight=weight),
+        "pr_auc": np.mean(precisions),
+        "sensitivity_at_95_specificity": np.mean(sensitivities),
         "nll": sk.log_loss(labels, probabilities, sample_weight=weight),
     }
 
@@ -43,14 +65,16 @@ def test_agree_with_scikit_learn_and_torchmetrics(classes):
     oracle = multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(labels), classes, n_bins=15)
     assert found["ece"] == pytest.approx(float(oracle), abs=1e-6)
     assert found["n"] == 300
-    assert set(found) == {"n", *(metric.__name__ for metric in METRICS)}
+    names = {"n", "temperature", "nll_calibrated", "ece_calibrated"} | {metric.__name__ for metric in METRICS}
+    assert set(found) == names
+    assert found["temperature"] is found["nll_calibrated"] is found["ece_calibrated"] is None
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_weights_agree_with_scikit_learn(classes):
     probabilities, labels = sample(classes)
     weights = np.random.default_rng(1).integers(0, 4, (3, len(labels))).astype(float)
-    for metric in (accuracy, balanced_accuracy, auc, nll):
+    for metric in (accuracy, balanced_accuracy, *CURVES, nll):
         values = metric(probabilities, labels, weights)
         for value, weight in zip(values, weights, strict=True):
             assert value == pytest.approx(sklearn_values(probabilities, labels, weight)[metric.__name__], abs=1e-12)
@@ -67,7 +91,7 @@ def test_a_weight_is_a_repetition(metric):
 def test_intervals_hold_the_value_and_follow_the_seed():
     probabilities, labels = sample(3)
     found = classification_metrics(probabilities, labels, seed=1)
-    for name in ("accuracy", "balanced_accuracy", "auc", "nll"):
+    for name in ("accuracy", "balanced_accuracy", "auc", "pr_auc", "sensitivity_at_95_specificity", "nll"):
         assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
     assert found == classification_metrics(probabilities, labels, seed=1)
     assert found != classification_metrics(probabilities, labels, seed=2)
@@ -101,9 +125,11 @@ def test_groups_may_be_text():
 
 def test_one_class_has_no_auc():
     probabilities, _ = sample(2, count=50)
-    with pytest.warns(UserWarning, match="no auc: all 50 samples are of one class"):
+    with pytest.warns(UserWarning, match="no auc, pr_auc, sensitivity_at_95_specificity: all 50 samples") as warned:
         found = classification_metrics(probabilities, np.ones(50, dtype=int))
-    assert found["auc"] is found["auc_low"] is found["auc_high"] is None
+    assert len(warned) == 1
+    for metric in CURVES:
+        assert [found[f"{metric.__name__}{end}"] for end in ("", "_low", "_high")] == [None] * 3
     assert found["accuracy"] == found["balanced_accuracy"] == pytest.approx((probabilities[:, 1] > 0.5).mean())
 
 
@@ -121,6 +147,39 @@ def test_classes_that_do_not_occur_are_left_out():
     found = classification_metrics(probabilities[kept], labels[kept], draws=0)
     areas = [sk.roc_auc_score(labels[kept] == number, probabilities[kept][:, number]) for number in range(3)]
     assert found["auc"] == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+@pytest.mark.parametrize(("negatives", "expected"), [(19, 0.0), (20, 0.5), (39, 0.5), (40, 1.0)])
+def test_one_in_twenty_negatives_may_be_mistaken(negatives, expected):
+    # From the top: two negatives that are mistaken before the first and the second positive.
+    scores = np.concatenate([[0.9, 0.7], np.linspace(0.1, 0.5, negatives - 2), [0.8, 0.6]])
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    labels = np.repeat([0, 1], [negatives, 2])
+    assert sensitivity_at_95_specificity(probabilities, labels, np.ones((1, negatives + 2))) == expected
+
+
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 5))
+def test_the_order_is_all_that_curves_know(seed, classes):
+    probabilities, labels = sample(classes, 60, seed)
+    weights = np.random.default_rng(seed).integers(1, 4, (2, 60)).astype(float)
+    for metric in CURVES:
+        values = metric(probabilities, labels, weights)
+        assert np.all((values >= 0) & (values <= 1))
+        assert metric(probabilities**3 / 2, labels, weights) == pytest.approx(values)
+
+
+def test_scores_at_a_temperature():
+    probabilities, labels = sample(3)
+    found = classification_metrics(probabilities, labels, np.arange(300) // 3, temperature=2.5)
+    assert found["temperature"] == 2.5
+    tempered = at_temperature(probabilities, 2.5)
+    expected = classification_metrics(tempered, labels, np.arange(300) // 3)
+    for name in ("nll", "nll_low", "nll_high", "ece", "ece_low", "ece_high"):
+        metric, _, end = name.partition("_")
+        assert found[f"{metric}_calibrated{'_' * bool(end)}{end}"] == expected[name]
+    plain = classification_metrics(probabilities, labels, np.arange(300) // 3)
+    different = {name for name in found if found[name] != plain[name]}
+    assert different == {"temperature", *(name for name in found if "calibrated" in name)}
 
 
 def test_certain_and_wrong_is_finite():

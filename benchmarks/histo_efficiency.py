@@ -1,0 +1,160 @@
+"""How many labels does symmetry save? AUC on held-out patients (slides, regions) against the number of training images.
+
+    python benchmarks/histo_efficiency.py --json efficiency.json
+
+Data, in ``$PARTEQ_DATA`` (or ``../shared/data``): ``malaria`` cells by patient, ``chula`` red cells by image, ``idc``
+tiles by region of the slide. For each seed the groups are divided anew, and nothing of a held-out group is trained on.
+All methods have the same epochs, batches and settings, those of ``parteq histo train``:
+
+- ``plain``: a network without symmetry, with as many weights as ``d4``; and with D4 augmentation;
+- ``plain wide``: as many multiply-accumulates as ``d4``, with D4 augmentation;
+- ``d4``: all of D4; ``learned``: a degree learned in each layer, in which D4 has as many channels.
+
+``--augment`` adds the augmentation named (``stain``, ``turn``, …; see ``parteq histo train --help``) to every method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parteq.apps.histo import task
+from parteq.apps.histo.augment import augmentation
+from parteq.apps.histo.models import MODELS, create_model
+from parteq.apps.histo.twins import count_macs, count_parameters, plain_twin
+from parteq.core.chain import degree_penalty
+from parteq.core.measure import measure_degree, summarize_degree
+from parteq.core.training import Settings, fit
+from parteq.datasets.images import ImageDataset, open_images
+from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
+
+DATA = {"malaria": "malaria_cells.npz", "chula": "chula_rbc.npz", "idc": "idc_14082"}
+METHODS = ("plain", "plain + d4", "plain wide + d4", "d4", "learned")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training; scores are of the held-out images."""
+
+    data: str
+    n: int
+    method: str
+    seed: int
+    parameters: int
+    macs: int
+    auc: float
+    balanced_accuracy: float
+    orbit_variance: float
+    summary: str
+    seconds: float
+
+
+def configurations(options: argparse.Namespace, images: ImageDataset) -> dict[str, dict[str, Any]]:
+    """Return the model of each method."""
+    d4 = {
+        "name": options.model,
+        "num_classes": len(images.classes),
+        "in_chans": images.channels,
+        "group": "d4",
+        "degree": "full",
+        "width": options.width,
+    }
+    plain, wide = plain_twin(d4, "parameters"), plain_twin(d4, "macs", images.spatial)
+    return dict(zip(METHODS, (plain, plain, wide, d4, d4 | {"degree": "learned"}), strict=True))
+
+
+def run(
+    options: argparse.Namespace, data: str, method: str, seed: int, training: ImageDataset, test: ImageDataset
+) -> Row:
+    """Train and evaluate one network."""
+    start = time.perf_counter()
+    torch.manual_seed(seed)
+    config = configurations(options, training)[method]
+    model = create_model(**config)
+    model.set_normalization(*task.normalization(training))
+    names = [*(["d4"] if "+ d4" in method else []), *([options.augment] if options.augment != "none" else [])]
+    fit(
+        model,
+        task.loss,
+        task.samples(training),
+        Settings(seed=seed, epochs=options.epochs),
+        penalty=partial(degree_penalty, samples=len(training)),
+        augment=augmentation(",".join(names) or "none", config["group"], config["degree"]),
+        progress=False,
+    )
+    scores = task.evaluate(model, test, CPU, group="d4", seed=seed)
+    chosen = {name: float(scores[name] or 0) for name in ("auc", "balanced_accuracy", "orbit_variance")}
+    summary = summarize_degree(measure_degree(model))
+    sizes = {"parameters": count_parameters(model), "macs": count_macs(model, training.spatial)}
+    seconds = time.perf_counter() - start
+    return Row(data, len(training), method, seed, summary=summary, seconds=seconds, **chosen, **sizes)
+
+
+def table(rows: list[Row]) -> str:
+    """Return the results as a table, seeds gathered into mean ± standard deviation."""
+    lines = [f"{'data':8} {'n':>6} {'method':16} {'weights':>8} {'MMAC':>6} {'AUC':>19} {'balanced accuracy':>19}"]
+    for key in dict.fromkeys((row.data, row.n, row.method) for row in rows):
+        mine = [row for row in rows if (row.data, row.n, row.method) == key]
+        columns = []
+        for name in ("auc", "balanced_accuracy"):
+            found = [float(getattr(row, name)) for row in mine]
+            spread = statistics.stdev(found) if len(found) > 1 else 0.0
+            columns.append(f"{statistics.mean(found):.4f} ± {spread:.4f} ({len(found)})")
+        sizes = f"{mine[0].parameters:8} {mine[0].macs / 1e6:6.2f}"
+        lines.append(f"{key[0]:8} {key[1]:6} {key[2]:16} {sizes} {columns[0]:>19} {columns[1]:>19}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train, evaluate, print the table, write JSON after every training."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
+    parser.add_argument("--n", type=int, nargs="+", default=[100, 400, 1600, 0], help="training images; 0 for all")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--augment", default="none", help="added to every method")
+    parser.add_argument("--model", choices=MODELS, default="resnet")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--test", type=int, default=2000, help="held-out images at most")
+    parser.add_argument("--epochs", type=int, default=Settings.epochs)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data")) / "histo"
+    rows: list[Row] = []
+    for data in options.data:
+        images = open_images(str(folder / DATA[data]))
+        for seed in range(options.seeds):
+            train, held_out = grouped_split(images.labels, images.groups, 0.3, seed)
+            pool, test = images.subset(train), images.subset(held_out)
+            check_no_leakage(pool.groups, test.groups)
+            if len(test) > options.test:
+                test = test.subset(stratified_subset(test.labels, options.test, seed))
+            for count in sorted({min(n or len(pool), len(pool)) for n in options.n}):
+                training = pool.subset(stratified_subset(pool.labels, count, seed)) if count < len(pool) else pool
+                for method in options.methods:
+                    rows.append(run(options, data, method, seed, training, test))
+                    print(json.dumps(asdict(rows[-1])), flush=True)
+                    if options.json:
+                        settings = {name: value for name, value in vars(options).items() if name != "json"}
+                        content = {"schema": 1, "options": settings, "rows": [asdict(row) for row in rows]}
+                        options.json.write_text(json.dumps(content, indent=1))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        main()

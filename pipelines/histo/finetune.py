@@ -1,0 +1,133 @@
+"""``parteq histo finetune``: a classifier of other images that begins with what one has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines.histo.training import ClassifierTraining
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from parteq.apps.histo.models import Classifier
+    from parteq.core.training import AfterEpoch, Settings
+    from parteq.datasets.images import ImageDataset
+    from parteq.pipelines.checkpoint import Checkpoint
+
+__all__ = ["Finetune"]
+
+
+@dataclass(kw_only=True)
+class Finetune(ClassifierTraining):
+    """Go on with a trained classifier, on other images.
+
+    The classifier is new unless the names of the classes are the same.
+    """
+
+    example: ClassVar[str] = "parteq histo finetune --from RUN --data mine.npz --mode full --limit 100 --out RUN2"
+
+    source: Annotated[Path, tyro.conf.arg(name="from", metavar="RUN|FILE")]
+    """Run, or model.safetensors of a checkpoint, to begin with."""
+    mode: Literal["full", "head", "probe"] = "full"
+    """What learns: all, the invariant head, or the last linear layer."""
+    layer_decay: float = 0.75
+    """Factor on the learning rate from a layer to the one before it; of mode full."""
+    freeze_degree: bool = False
+    """Keep learned degrees as they are."""
+    release_degree: bool = False
+    """Learn degrees that were fixed, too."""
+    new_head: bool = False
+    """Begin with a new classifier even for the same classes."""
+
+    def options(self) -> dict[str, Any]:
+        """The options by the names they have on the command line."""
+        return {"from" if name == "source" else name: value for name, value in super().options().items()}
+
+    def settings(self) -> Settings:
+        """The settings of the training loop; options that cannot be meant are refused."""
+        if not 0 < self.layer_decay <= 1:
+            raise DataError("options", f"layer_decay must lie between 0 and 1, not be {self.layer_decay}")
+        if self.freeze_degree and self.release_degree:
+            raise DataError("options", "--freeze-degree and --release-degree exclude each other")
+        if self.mode == "probe" and (self.release_degree or self.augment != "none"):
+            raise DataError("options", "a probe learns no degree and sees images as they are, without --augment")
+        return super().settings()
+
+    def new_model(self, training: ImageDataset) -> Classifier:
+        """The classifier to begin with, for the classes of these images."""
+        from parteq.apps.histo.finetune import released
+        from parteq.apps.histo.task import match
+
+        checkpoint = self._checkpoint()
+        about, model = checkpoint.about(), cast("Classifier", checkpoint.model())
+        match(training, None, model.config["in_chans"], model.config["spatial_dims"])
+        if self.release_degree:
+            try:
+                model = released(model)
+            except ValueError as error:
+                raise DataError(self.source, str(error)) from error
+        if self.new_head or list(training.classes) != about["classes"]:
+            model.reset_classifier(len(training.classes))
+        return model
+
+    def provenance(self) -> dict[str, Any]:
+        """The weights to begin with."""
+        checkpoint = self._checkpoint()
+        return {"weights": {"source": str(checkpoint.weights), "fingerprint": checkpoint.fingerprint()}}
+
+    def resolution(self) -> float | None:
+        """The µm a pixel of the images; unless given, that of the images the weights were trained on."""
+        return self._checkpoint().about().get("mpp") if self.mpp is None else self.mpp
+
+    def rates(self, model: Classifier) -> dict[nn.Parameter, float]:
+        """Lower rates for lower layers, or none at all."""
+        from parteq.apps.histo.finetune import freeze_backbone, freeze_degree, layer_rates
+
+        if self.freeze_degree:
+            freeze_degree(model)
+        if self.mode == "full":
+            return layer_rates(model, self.layer_decay)
+        freeze_backbone(model)
+        return {}
+
+    def fit(
+        self,
+        model: Classifier,
+        training: ImageDataset,
+        device: torch.device,
+        after_epoch: AfterEpoch,
+        state: dict[str, Any] | None,
+    ) -> None:
+        """Trains, or fits a probe, which is done after one epoch."""
+        from parteq.apps.histo.probe import fit_probe
+
+        if self.mode != "probe":
+            super().fit(model, training, device, after_epoch, state)
+        elif state is None:
+            record = fit_probe(model, training, device, self.seed)
+            after_epoch({"epoch": 1} | record, {"epoch": 1, "optimiser": {}})
+
+    def summary(self, config: Mapping[str, Any], n: int) -> str:
+        """What was trained on what, in a sentence, and what it began with."""
+        return f"{super().summary(config, n)} It began with {self.source}; mode {self.mode}."
+
+    def _checkpoint(self) -> Checkpoint:
+        """The weights to begin with.
+
+        Raises:
+            DataError: if there are none, or they are of another application.
+        """
+        from parteq.pipelines.run import find_checkpoint
+
+        checkpoint = find_checkpoint(self.source)
+        found = checkpoint.about()["application"]
+        if found != "histo":
+            raise DataError(self.source, f"is a model of {found}, not of histo")
+        return checkpoint

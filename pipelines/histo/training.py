@@ -1,0 +1,184 @@
+"""What `train` and `finetune` share: images to train and validate on, and a run with scores, weights and a report."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines.command import Number, Text
+from parteq.pipelines.histo.options import Images, Micrometres
+from parteq.pipelines.training import TrainingCommand
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from parteq.apps.histo.models import Classifier
+    from parteq.core.training import AfterEpoch
+    from parteq.datasets.images import ImageDataset
+    from parteq.pipelines.run import Run
+
+__all__ = ["ClassifierTraining"]
+
+
+@dataclass(kw_only=True)
+class ClassifierTraining(Images, TrainingCommand):
+    """A command that trains a classifier of images. What it begins with is the command's own affair."""
+
+    val: Text = None
+    """Data to validate on; else a part of --data."""
+    limit: Number = None
+    """Train on so many images, each class its share."""
+    augment: Annotated[str, tyro.conf.arg(metavar="NAMES")] = "none"
+    """none, strong, or of flip,d4,stain,turn,elastic,blur."""
+    mpp: Micrometres = None
+    """µm a pixel, if known; heat maps of slides go by it."""
+
+    @abstractmethod
+    def new_model(self, training: ImageDataset) -> Classifier:
+        """The model before its first epoch."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What `data.json` holds beside the images: nothing, where training begins with random weights."""
+        return {}
+
+    def resolution(self) -> float | None:
+        """The µm a pixel of the images, where it is known."""
+        return self.mpp
+
+    def rates(self, model: Classifier) -> dict[nn.Parameter, float]:
+        """Factors on the learning rates of some parameters. What is not to learn at all is frozen here."""
+        return {}
+
+    def fit(
+        self,
+        model: Classifier,
+        training: ImageDataset,
+        device: torch.device,
+        after_epoch: AfterEpoch,
+        state: dict[str, Any] | None,
+    ) -> None:
+        """Trains a model, new or as it was after an epoch; see `parteq.core.training.fit`."""
+        from parteq.apps.histo import task
+        from parteq.apps.histo.augment import augmentation
+        from parteq.core.chain import degree_penalty
+        from parteq.core.training import fit
+
+        config = model.config
+        fit(
+            model,
+            task.loss,
+            task.samples(training),
+            self.settings(),
+            device=device,
+            penalty=partial(degree_penalty, samples=len(training)),
+            augment=augmentation(self.augment, config["group"], config["degree"], config["spatial_dims"]),
+            after_epoch=after_epoch,
+            state=state,
+            rates=self.rates(model),
+            progress=not self.quiet,
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Trains, and writes a report into the run directory."""
+        import torch
+
+        from parteq.apps.histo import task
+        from parteq.apps.histo.augment import augmentation
+        from parteq.apps.histo.calibration import fit_temperature
+        from parteq.apps.histo.metrics import classification_metrics
+        from parteq.core.distributed import is_main, joined, wait
+
+        began = time.monotonic()
+        # What is wrong with the options is said before anything is read.
+        self.settings()
+        if self.mpp is not None and not 0 < self.mpp < math.inf:
+            raise DataError("options", f"mpp must be above 0, not {self.mpp}")
+        augmentation(self.augment)
+        with joined(self.torch_device()) as device:
+            training, validation = task.open_for_training(
+                self.data, self.val, self.limit, self.seed, skip_bad=self.skip_bad
+            )
+            torch.manual_seed(self.seed)
+            model, state = self.new_model(training), None
+            data = {"training": _describe(training), "validation": _describe(validation)} | self.provenance()
+            run = self.begin(data)
+            if run.epochs():
+                model = cast("Classifier", run.checkpoint().model())
+                state = run.checkpoint().training_state()
+            about = {
+                "application": "histo",
+                "model": model.config,
+                "classes": list(training.classes),
+                "spatial": list(training.spatial),
+                "mpp": self.resolution(),
+            }
+
+            def after_epoch(record: dict[str, float], state: dict[str, Any]) -> None:
+                probabilities = task.predict(model, validation, device)[0].numpy()
+                with warnings.catch_warnings():
+                    # What these images do not tell was said when they were opened.
+                    warnings.simplefilter("ignore")
+                    scores = classification_metrics(probabilities, validation.labels, draws=0)
+                record |= {f"val_{name}": value for name, value in scores.items() if name != "n" and value is not None}
+                calibrated = about | {"temperature": fit_temperature(probabilities, validation.labels)}
+                if is_main():
+                    run.save(record, model, calibrated, state, score=record["val_balanced_accuracy"])
+                wait()
+
+            self.fit(model, training, device, after_epoch, state)
+            temperature = run.checkpoint().about().get("temperature") if run.epochs() else None
+            group = model.config["group"]
+            scores = task.evaluate(model, validation, device, group=group, temperature=temperature, seed=self.seed)
+            if is_main():
+                self._report(run, model, scores)
+        return {
+            "run": str(run.path),
+            "n_train": len(training),
+            "skipped": len({*training.skipped, *validation.skipped}),
+            **{f"val_{name}": value for name, value in scores.items()},
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds": time.monotonic() - began,
+        }
+
+    def summary(self, config: Mapping[str, Any], n: int) -> str:
+        """What was trained on what, in a sentence."""
+        name, group, degree = config["name"], config["group"], config["degree"]
+        return f"{name} trained on {n:,} images of {self.data}; group {group}, degree {degree}."
+
+    def _report(self, run: Run, model: nn.Module, scores: dict[str, Any]) -> None:
+        """Writes `report.html` and its pictures into the run directory."""
+        from parteq.core.measure import measure_degree
+        from parteq.pipelines.report import (
+            calibration_section,
+            degree_section,
+            learning_section,
+            scores_section,
+            write_report,
+        )
+
+        degree = degree_section(measure_degree(model.cpu()))
+        sections = [scores_section(scores), calibration_section(scores), degree, learning_section(run.history())]
+        lead = self.summary(model.config, run.data["training"]["n"])  # type: ignore[arg-type]
+        write_report(run.path / "report.html", run.path.name, lead, sections)
+
+
+def _describe(dataset: ImageDataset) -> dict[str, Any]:
+    """What `data.json` says of a data set."""
+    return {
+        "source": str(dataset.source),
+        "n": len(dataset),
+        "groups": None if dataset.groups is None else len(set(dataset.groups.tolist())),
+        "classes": list(dataset.classes),
+        "fingerprint": dataset.fingerprint(),
+        **({} if dataset.release is None else {"release": dataset.release}),
+    }

@@ -1,0 +1,95 @@
+"""What the commands that train share, whatever they train: options of the loop, and a run begun or gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines.command import Command, value_of
+
+if TYPE_CHECKING:
+    from parteq.core.training import Settings
+    from parteq.pipelines.run import Run
+
+__all__ = ["TrainingCommand"]
+
+
+@dataclass(kw_only=True)
+class TrainingCommand(Command):
+    """A command that leaves a run directory; see `parteq.core.training` and `parteq.pipelines.run`."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """Run directory to make."""
+    epochs: int = 30
+    """Passes over the data."""
+    batch_size: int = 32
+    """Images a step."""
+    learning_rate: float = 3e-3
+    """Highest learning rate."""
+    weight_decay: float = 1e-2
+    """Weight decay."""
+    mixed_precision: bool = False
+    """Compute in bfloat16."""
+    workers: int = 0
+    """Processes that read large data."""
+    resume: bool = False
+    """Go on with the run in --out."""
+
+    @classmethod
+    def options_file(cls, words: Sequence[str]) -> Path | None:
+        """A run that is resumed is its own file of options."""
+        run = value_of("--out", words)
+        if "--resume" in words and run is not None and (run / "config.toml").exists():
+            return run / "config.toml"
+        return super().options_file(words)
+
+    def options(self) -> dict[str, Any]:
+        """The options but ``resume``, which does not change the results."""
+        return {name: value for name, value in super().options().items() if name != "resume"}
+
+    def settings(self) -> Settings:
+        """The settings of the training loop.
+
+        Raises:
+            DataError: for numbers that cannot be meant.
+        """
+        from parteq.core.training import Settings
+
+        names = [field.name for field in fields(Settings) if hasattr(self, field.name)]
+        try:
+            return Settings(**{name: getattr(self, name) for name in names})
+        except ValueError as error:
+            raise DataError("options", str(error)) from error
+
+    def begin(self, data: dict[str, Any]) -> Run:
+        """The run directory, made by the main process, or found where it is to be resumed.
+
+        Args:
+            data: what is trained on, for `data.json`.
+
+        Raises:
+            DataError: if the folder is taken, or a run to be resumed had other options or other data.
+        """
+        from parteq.core.distributed import is_main, wait
+        from parteq.pipelines.run import Run
+
+        resumed = self.resume and Run.exists(self.out)
+        if is_main() and not resumed:
+            Run.create(self.out, self.options(), data)
+        wait()
+        run = Run.open(self.out)
+        if resumed:
+            free = {"out", "device", "workers"}
+            for name, value in self.options().items():
+                if name not in free and run.options.get(name) != value:
+                    raise DataError(run.path, f"has {name} = {run.options.get(name)}, not {value}: resume without it")
+            if run.data != data:
+                raise DataError(run.path, "was trained on other data: the files have changed")
+            if is_main():
+                run.rewind()
+        return run
