@@ -48,7 +48,8 @@ class Settings:
 
     Attributes:
         epochs: passes over the data.
-        batch_size: samples a step, of all processes together.
+        batch_size: samples a step, of all processes together; None for 32, or of fewer than 400 samples a twelfth of
+            them, but at least 8: few samples are not to mean few steps.
         learning_rate: the highest reached.
         weight_decay: on weights, not on densities, biases and the parameters of norms.
         density_learning_rate: factor on the learning rate of densities (parameters with ``is_density = True``).
@@ -62,7 +63,7 @@ class Settings:
     """
 
     epochs: int = 30
-    batch_size: int = 32
+    batch_size: int | None = None
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     density_learning_rate: float = 3.0
@@ -80,7 +81,7 @@ class Settings:
             ValueError: naming the setting.
         """
         for name, least in (("epochs", 0), ("batch_size", 1), ("workers", 0), ("seed", 0)):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "density_learning_rate", "warmup", "gradient_clip"):
             if not getattr(self, name) >= 0:
@@ -279,7 +280,8 @@ def _order(length: int, settings: Settings, epoch: int) -> list[Tensor]:
         raise ValueError("there is no sample to train on")
     generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 0))
     shuffled = torch.randperm(length, generator=generator)
-    return list(torch.tensor_split(shuffled, math.ceil(length / settings.batch_size)))
+    batch_size = settings.batch_size or min(max(length // 12, 8), 32)
+    return list(torch.tensor_split(shuffled, math.ceil(length / batch_size)))
 
 
 def _symmetric_steps(count: int, settings: Settings, epoch: int) -> list[bool]:

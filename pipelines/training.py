@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from parteq.datasets.errors import DataError
-from parteq.pipelines.command import Command, value_of
+from parteq.pipelines.command import Command, Number, value_of
 
 if TYPE_CHECKING:
     from parteq.core.training import Settings
@@ -27,8 +27,8 @@ class TrainingCommand(Command):
     """Run directory to make."""
     epochs: int = 30
     """Passes over the data."""
-    batch_size: int = 32
-    """Images a step."""
+    batch_size: Number = None
+    """Samples a step; else 32, or fewer of a small set."""
     learning_rate: float = 3e-3
     """Highest learning rate."""
     weight_decay: float = 1e-2

@@ -142,6 +142,11 @@ def test_every_sample_once_an_epoch_in_even_batches():
     assert not torch.equal(*epochs)
 
 
+@pytest.mark.parametrize(("samples", "steps"), [(5, 1), (50, 7), (100, 13), (240, 12), (384, 12), (3200, 100)])
+def test_few_samples_do_not_mean_few_steps(samples, steps):
+    assert len(training._order(samples, Settings(), epoch=0)) == steps
+
+
 def test_penalty_is_added_and_recorded():
     model = toy_model()
     free = copy.deepcopy(model)
