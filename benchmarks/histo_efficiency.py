@@ -75,12 +75,17 @@ def configurations(options: argparse.Namespace, images: ImageDataset) -> dict[st
 
 
 def run(
-    options: argparse.Namespace, data: str, method: str, seed: int, training: ImageDataset, test: ImageDataset
+    options: argparse.Namespace,
+    data: str,
+    method: str,
+    config: dict[str, Any],
+    seed: int,
+    training: ImageDataset,
+    test: ImageDataset,
 ) -> Row:
     """Train and evaluate one network."""
     start = time.perf_counter()
     torch.manual_seed(seed)
-    config = configurations(options, training)[method]
     model = create_model(**config)
     model.set_normalization(*task.normalization(training))
     names = [*(["d4"] if "+ d4" in method else []), *([options.augment] if options.augment != "none" else [])]
@@ -136,6 +141,7 @@ def main() -> None:
     rows: list[Row] = []
     for data in options.data:
         images = open_images(str(folder / DATA[data]))
+        models = configurations(options, images)
         for seed in range(options.seeds):
             train, held_out = grouped_split(images.labels, images.groups, 0.3, seed)
             pool, test = images.subset(train), images.subset(held_out)
@@ -145,7 +151,7 @@ def main() -> None:
             for count in sorted({min(n or len(pool), len(pool)) for n in options.n}):
                 training = pool.subset(stratified_subset(pool.labels, count, seed)) if count < len(pool) else pool
                 for method in options.methods:
-                    rows.append(run(options, data, method, seed, training, test))
+                    rows.append(run(options, data, method, models[method], seed, training, test))
                     print(json.dumps(asdict(rows[-1])), flush=True)
                     if options.json:
                         settings = {name: value for name, value in vars(options).items() if name != "json"}
