@@ -38,8 +38,9 @@ Penalty = Callable[[nn.Module], Tensor]
 """What is added to the loss whatever the batch, such as `parteq.core.chain.degree_penalty`."""
 Augment = Callable[[Batch, Int[Tensor, " batch"]], Batch]
 """Alters a batch; takes its chance from the keys, one a sample, through `uniform`."""
-AfterEpoch = Callable[[dict[str, float], dict[str, Any]], None]
-"""Called in every process with the record of the epoch, to which it may add, and the state to resume from."""
+AfterEpoch = Callable[[dict[str, float], dict[str, Any]], bool | None]
+"""Called in every process with the record of the epoch, to which it may add, and the state to resume from; to return
+true ends the training."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def fit(
         device: where.
         penalty: added to the loss.
         augment: alters each batch, on the device.
-        after_epoch: validates, keeps checkpoints.
+        after_epoch: validates, keeps checkpoints, may end the training.
         state: the state of an earlier epoch, as given to ``after_epoch``, to go on from; the model must hold the
             weights of the same epoch.
         rates: factors on the learning rate of some parameters, 1 for those that are not there.
@@ -172,12 +173,14 @@ def fit(
             if not math.isfinite(mean_loss + mean_penalty):
                 raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rate")
             record = {"epoch": epoch + 1, "loss": mean_loss, "penalty": mean_penalty, "learning_rate": rate}
-            if after_epoch is not None:
-                after_epoch(record, {"epoch": epoch + 1, "optimiser": optimiser.state_dict()})
+            state = {"epoch": epoch + 1, "optimiser": optimiser.state_dict()}
+            ended = after_epoch is not None and after_epoch(record, state)
             records.append(record)
             line = "  ".join(f"{name} {value:.4g}" for name, value in record.items())
             bar.set_description_str(f"epoch {epoch + 1}/{settings.epochs} loss {mean_loss:.3f}")
             log.log(logging.DEBUG if shown or not is_main() else logging.INFO, line)
+            if ended:
+                break
     return records
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["SPLITS", "ArrayDataset", "ImageDataset", "check_labels", "unlabelled"]
+__all__ = ["SPLITS", "ArrayDataset", "ImageDataset", "check_classes", "check_groups", "check_labels", "unlabelled"]
 
 SPLITS = ("train", "val", "test")
 
@@ -52,6 +52,46 @@ def check_labels(labels: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[
     if labels.max() >= _MAX_CLASSES:
         raise DataError(path, f"label {labels.max()}: at most {_MAX_CLASSES} classes are supported")
     return labels.astype(np.int64)
+
+
+def check_classes(
+    classes: Sequence[str] | None, labels: NDArray[np.int64], path: str | os.PathLike[str]
+) -> tuple[str, ...]:
+    """Names of the classes that the labels number; "0", "1", … where there are none.
+
+    Raises:
+        DataError: too few names; an empty name; one name twice.
+    """
+    needed = int(labels.max()) + 1
+    if classes is None:
+        return tuple(str(number) for number in range(needed))
+    if len(classes) < needed:
+        raise DataError(path, f"{len(classes)} class names, but labels up to {needed - 1}")
+    # Classes are known by name wherever two data sets meet.
+    if not all(classes):
+        raise DataError(path, f"class {list(classes).index('')} has an empty name")
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise DataError(path, f"two classes are named {twice[0]!r}")
+    return tuple(str(name) for name in classes)
+
+
+def check_groups(groups: NDArray[Any], count: int, path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Groups [count], integers or strings, as they are.
+
+    Raises:
+        DataError: another shape or type; text that is none.
+    """
+    if groups.shape != (count,):
+        raise DataError(path, f"groups have the shape {list(groups.shape)} for {count} labels")
+    if groups.dtype.kind not in "iuUS":
+        raise DataError(path, f"groups are {groups.dtype}: save integers or strings")
+    if groups.dtype.kind == "U" and groups.dtype.itemsize:
+        # A damaged file can hold numbers that are no Unicode characters, which Python answers with SystemError.
+        points = np.ascontiguousarray(groups).view(f"{groups.dtype.byteorder}u4")
+        if points.max() > sys.maxunicode:
+            raise DataError(path, "groups are not text")
+    return groups
 
 
 def unlabelled(count: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -97,39 +137,13 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
     ) -> None:
         self.source = Path(source)
         self.labels = check_labels(np.asarray(labels), self.source)
-        self.groups = None if groups is None else self._check_groups(np.asarray(groups))
+        self.groups = None if groups is None else check_groups(np.asarray(groups), len(self.labels), self.source)
         self.names = None if names is None else self._check_names(names)
-        self.classes = self._check_classes(classes)
+        self.classes = check_classes(classes, self.labels, self.source)
         self.channels = int(channels)
         self.spatial = tuple(int(size) for size in spatial)
         # Position in this set → row in the store, so that a subset shares the store.
         self._rows: NDArray[np.int64] = np.arange(len(self.labels))
-
-    def _check_classes(self, classes: Sequence[str] | None) -> tuple[str, ...]:
-        needed = int(self.labels.max()) + 1
-        if classes is None:
-            return tuple(str(number) for number in range(needed))
-        if len(classes) < needed:
-            raise DataError(self.source, f"{len(classes)} class names, but labels up to {needed - 1}")
-        # Classes are known by name wherever two data sets meet.
-        if not all(classes):
-            raise DataError(self.source, f"class {list(classes).index('')} has an empty name")
-        twice = [name for name, count in Counter(classes).items() if count > 1]
-        if twice:
-            raise DataError(self.source, f"two classes are named {twice[0]!r}")
-        return tuple(str(name) for name in classes)
-
-    def _check_groups(self, groups: NDArray[Any]) -> NDArray[Any]:
-        if groups.shape != self.labels.shape:
-            raise DataError(self.source, f"groups have the shape {list(groups.shape)} for {len(self.labels)} labels")
-        if groups.dtype.kind not in "iuUS":
-            raise DataError(self.source, f"groups are {groups.dtype}: save integers or strings")
-        if groups.dtype.kind == "U" and groups.dtype.itemsize:
-            # A damaged file can hold numbers that are no Unicode characters, which Python answers with SystemError.
-            points = np.ascontiguousarray(groups).view(f"{groups.dtype.byteorder}u4")
-            if points.max() > sys.maxunicode:
-                raise DataError(self.source, "groups are not text")
-        return groups
 
     def _check_names(self, names: Sequence[str]) -> tuple[str, ...]:
         if len(names) != len(self.labels):

@@ -13,13 +13,17 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from parteq.datasets.errors import DataError
+from parteq.datasets.npz import byte_limit
 
 __all__ = ["StoredArray", "refusing"]
 
 # Reading one row unpacks its whole chunk: a file whose chunks are larger than this is refused.
 _MAX_CHUNK_BYTES = 2**28
+# Letters of NumPy's types.
+_KINDS = {"integers": "iu", "real numbers": "f", "bytes": "S"}
 
 
 @contextmanager
@@ -35,17 +39,24 @@ def refusing(path: Path) -> Iterator[None]:
 
 
 class StoredArray:
-    """One array of one HDF5 file, opened on first use in each process."""
+    """One array of one HDF5 file, opened on first use in each process.
 
-    def __init__(self, path: Path, key: str) -> None:
+    Args:
+        path: the file.
+        key: name of the array.
+        kind: what it has to hold: "integers", "real numbers" or "bytes".
+    """
+
+    def __init__(self, path: Path, key: str, kind: str = "integers") -> None:
         self.path = path
         self.key = key
+        self.kind = kind
         self._process: int | None = None
         self._file: h5py.File | None = None
         self._dataset: h5py.Dataset | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "key": self.key}
+        return {"path": self.path, "key": self.key, "kind": self.kind}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -71,6 +82,18 @@ class StoredArray:
                 raise
         return self._dataset
 
+    def read(self) -> NDArray[Any]:
+        """The array, whole; the file is let go of. Raises DataError as `open`, and for more bytes than fit."""
+        array = self.open()
+        try:
+            if array.nbytes > byte_limit():
+                raise DataError(self.path, f"{self.key!r} takes {array.nbytes / 2**30:.1f} GiB, more than is accepted")
+            with refusing(self.path):
+                values: NDArray[Any] = array[...]
+        finally:
+            self.close()
+        return values
+
     def _own_array(self, file: h5py.File) -> h5py.Dataset:
         link = file.get(self.key, getlink=True)
         if link is None:
@@ -82,8 +105,8 @@ class StoredArray:
             raise DataError(self.path, f"{self.key!r} is not an array")
         if array.is_virtual or array.external:
             raise DataError(self.path, f"the data of {self.key!r} lie in other files, which is refused")
-        if array.dtype.kind not in "iu":
-            raise DataError(self.path, f"{self.key!r} is {array.dtype} instead of uint8")
+        if array.dtype.kind not in _KINDS[self.kind]:
+            raise DataError(self.path, f"{self.key!r} is {array.dtype} instead of {self.kind}")
         if array.chunks is not None and int(np.prod(array.chunks)) * array.dtype.itemsize > _MAX_CHUNK_BYTES:
             raise DataError(self.path, f"{self.key!r} is stored in chunks of {array.chunks}: too large to read rows")
         return array

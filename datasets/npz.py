@@ -24,11 +24,11 @@ from parteq.datasets.base import SPLITS, ArrayDataset, check_labels, unlabelled
 from parteq.datasets.depth import to_uint8
 from parteq.datasets.errors import DataError
 
-__all__ = ["NpzFile", "byte_limit", "read_npz", "splits_in_npz"]
+__all__ = ["NpzFile", "byte_limit", "read_names", "read_npz", "splits_in_npz"]
 
 # More than this a file may not unpack to, nor more than half the machine's memory.
 _MAX_BYTES = 2**33
-_MAX_CLASS_NAME_BYTES = 2**24
+_MAX_NAMES_BYTES = 2**24
 # A last axis up to this long holds channels; longer, it is the width of a grey volume.
 _MAX_CHANNELS = 4
 
@@ -196,19 +196,24 @@ def _read_labels(file: NpzFile, name: str) -> NDArray[np.int64]:
     return check_labels(_one_column(file.read(name)), file.path)
 
 
-def _read_class_names(file: NpzFile) -> list[str]:
-    header = file.header("classes")
-    if len(header.shape) != 1 or header.dtype.kind not in "US" or header.nbytes > _MAX_CLASS_NAME_BYTES:
-        raise DataError(file.path, f"'classes' is {header.dtype} {list(header.shape)}: save a list of short strings")
-    with file.refusing("'classes' is not text"):
-        return [n.decode() if isinstance(n, bytes) else str(n) for n in file.read("classes").tolist()]
+def read_names(file: NpzFile, name: str) -> list[str]:
+    """A list of short texts, such as the names of classes.
+
+    Raises:
+        DataError: the array is missing, is no such list, or is longer than 16 MiB.
+    """
+    header = file.header(name)
+    if len(header.shape) != 1 or header.dtype.kind not in "US" or header.nbytes > _MAX_NAMES_BYTES:
+        raise DataError(file.path, f"{name!r} is {header.dtype} {list(header.shape)}: save a list of short strings")
+    with file.refusing(f"{name!r} is not text"):
+        return [n.decode() if isinstance(n, bytes) else str(n) for n in file.read(name).tolist()]
 
 
 def _read_labelling(file: NpzFile, prefix: str) -> tuple[NDArray[np.int64], list[str]]:
     """Labels [N] of a split, and the class names of the whole file."""
     labels = _read_labels(file, f"{prefix}labels")
     if "classes" in file.names:
-        return labels, _read_class_names(file)
+        return labels, read_names(file, "classes")
     # A split may lack the last class: count over all of them.
     siblings = [name for name in (f"{s}_labels" for s in SPLITS if prefix) if name in file.names]
     largest = max([labels.max(), *(_read_labels(file, name).max() for name in siblings)])

@@ -30,9 +30,9 @@ from parteq.pipelines.files import parse_json, read_json, sync, write_json
 
 __all__ = ["Checkpoint", "write_checkpoint"]
 
-MODELS = {"histo": "parteq.apps.histo.models"}
+MODELS = {"cryoem": "parteq.apps.cryoem.inference", "histo": "parteq.apps.histo.models"}
 """The module with ``create_model`` of each application."""
-LARGEST = {"width": 64, "in_chans": 4096}
+LARGEST = {"width": 64, "in_chans": 4096, "box": 256}
 """What a description may ask for, lest it fill the memory before it is compared with the weights."""
 _METADATA = "parteq"  # the key of the description in the metadata of the weights
 
@@ -63,7 +63,7 @@ class Checkpoint:
             raise DataError(path, "has classes that are no text")
         if not all(isinstance(size, int) and size > 0 for size in about["spatial"]):
             raise DataError(path, "has a spatial size that is no number of pixels")
-        if about["model"].get("num_classes") != len(about["classes"]) or about["model"].get("features_only"):
+        if about["model"].get("num_classes", 0) != len(about["classes"]) or about["model"].get("features_only"):
             raise DataError(path, "names more or fewer classes than its model tells apart")
         for key, most in LARGEST.items():
             value = about["model"].get(key, 1)

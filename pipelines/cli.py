@@ -20,6 +20,15 @@ import tyro
 from parteq.datasets.errors import DataError
 from parteq.pipelines import degree, demo, doctor
 from parteq.pipelines.command import Command
+from parteq.pipelines.cryoem.check_equivariance import CheckEquivariance
+from parteq.pipelines.cryoem.convert import Convert
+from parteq.pipelines.cryoem.estimate import Estimate
+from parteq.pipelines.cryoem.evaluate import Evaluate as EvaluatePoses
+from parteq.pipelines.cryoem.inspect import Inspect
+from parteq.pipelines.cryoem.project import Project
+from parteq.pipelines.cryoem.reconstruct import Reconstruct
+from parteq.pipelines.cryoem.simulate import Simulate
+from parteq.pipelines.cryoem.train import TrainPoses
 from parteq.pipelines.files import read_toml, write_json
 from parteq.pipelines.histo.bench import Bench
 from parteq.pipelines.histo.check import Check
@@ -31,6 +40,7 @@ from parteq.pipelines.histo.heatmap import Heatmap
 from parteq.pipelines.histo.make_pairs import MakePairs
 from parteq.pipelines.histo.predict import Predict
 from parteq.pipelines.histo.train import Train
+from parteq.pipelines.points.prepare import Prepare as PreparePoints
 
 __all__ = ["COMMANDS", "main"]
 
@@ -51,6 +61,16 @@ COMMANDS: dict[str, type[Command]] = {
     "histo export": Export,
     "histo bench": Bench,
     "histo make-pairs": MakePairs,
+    "points prepare": PreparePoints,
+    "cryoem train": TrainPoses,
+    "cryoem estimate": Estimate,
+    "cryoem check-equivariance": CheckEquivariance,
+    "cryoem inspect": Inspect,
+    "cryoem convert": Convert,
+    "cryoem reconstruct": Reconstruct,
+    "cryoem evaluate": EvaluatePoses,
+    "cryoem simulate": Simulate,
+    "cryoem project": Project,
     "degree": degree.Degree,
 }
 

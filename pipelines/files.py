@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from parteq.datasets.errors import DataError
+from parteq.datasets.files import replacing, sync
 
 __all__ = ["parse_json", "read_json", "read_toml", "replacing", "sync", "write_json", "write_text", "write_toml"]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; what is written there takes the place of ``path`` at the end.
-
-    Nothing changes if the block raises.
-
-    Raises:
-        DataError: if the folder does not exist or cannot be written to.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except OSError as error:
-        raise DataError(path, error.strerror or str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the list of names of a folder, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from parteq.apps.histo.builder import INVARIANT_CHANNELS, Builder
+from parteq.core.builder import INVARIANT_CHANNELS, Builder
 from parteq.core.fields import FieldType
 
 __all__ = ["densenet"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from parteq.apps.histo.builder import INVARIANT_CHANNELS, Builder, ResidualBlock
+from parteq.core.builder import INVARIANT_CHANNELS, Builder, ResidualBlock
 from parteq.core.fields import FieldType
 from parteq.core.norm import FieldBatchNorm
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parteq.apps.histo.builder import INVARIANT_CHANNELS, Builder
+from parteq.core.builder import INVARIANT_CHANNELS, Builder
 from parteq.apps.histo.densenet import densenet
 from parteq.apps.histo.mobilenet import mobilenetv2
 from parteq.apps.histo.resnet import resnet

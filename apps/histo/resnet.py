@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from parteq.apps.histo.builder import INVARIANT_CHANNELS, Builder, ResidualBlock
+from parteq.core.builder import INVARIANT_CHANNELS, Builder, ResidualBlock
 from parteq.core.fields import FieldType
 from parteq.core.norm import FieldBatchNorm
 

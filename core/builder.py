@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from parteq.core.pool import AntiAliasedPool
 __all__ = ["INVARIANT_CHANNELS", "Builder", "ResidualBlock"]
 
 INVARIANT_CHANNELS = 32
-"""Width of the invariant head of every architecture."""
+"""Width of an invariant head."""
 
 _BAND = 2  # of the fields of continuous groups: irreps up to this frequency
 _DENSITY_BAND = 4  # of their densities: the quarter turns are the finest symmetry told apart
@@ -68,9 +69,9 @@ class Builder:
         """Return a type of invariant channels."""
         return FieldType(trivial(self.group), channels)
 
-    def convolve(self, before: FieldType, after: FieldType, size: int) -> nn.Module:
-        """Return a convolution; its norm brings the bias."""
-        return _convolution(self.group)(before, after, size, self._density(), bias=False)
+    def convolve(self, before: FieldType, after: FieldType, size: int, **options: Any) -> nn.Module:
+        """Return a convolution, with the options given; its norm brings the bias."""
+        return _convolution(self.group)(before, after, size, self.density(), bias=False, **options)
 
     def depthwise(self, type: FieldType, size: int) -> nn.Module:
         """Return a convolution of each field by itself.
@@ -83,8 +84,8 @@ class Builder:
         """
         if type.representation.permutes:
             channelwise = PartialDepthwise2d if self.group.dimension == 2 else PartialDepthwise3d
-            return channelwise(type, size, self._density(), bias=False)
-        return _convolution(self.group)(type, type, size, self._density(), groups=type.count, bias=False)
+            return channelwise(type, size, self.density(), bias=False)
+        return _convolution(self.group)(type, type, size, self.density(), groups=type.count, bias=False)
 
     def nonlinearity(self, type: FieldType) -> nn.Module:
         """Return the rectifier that suits a type."""
@@ -94,15 +95,16 @@ class Builder:
         """Return a norm and a rectifier."""
         return [FieldBatchNorm(type), self.nonlinearity(type)]
 
-    def unit(self, before: FieldType, after: FieldType, size: int) -> nn.Sequential:
-        """Return a convolution, a norm and a rectifier."""
-        return nn.Sequential(self.convolve(before, after, size), *self.activate(after))
+    def unit(self, before: FieldType, after: FieldType, size: int, **options: Any) -> nn.Sequential:
+        """Return a convolution, with the options given, a norm and a rectifier."""
+        return nn.Sequential(self.convolve(before, after, size, **options), *self.activate(after))
 
     def pool(self) -> nn.Module:
         """Return what halves the image and keeps turns by 90° and mirrors exact, whatever its size."""
         return AntiAliasedPool(self.group.dimension)
 
-    def _density(self) -> Density:
+    def density(self) -> Density:
+        """Return a density of the degree given, for one layer."""
         return make_density(self.group, self.degree, _FREE_BAND if self.degree == "none" else _DENSITY_BAND)
 
 

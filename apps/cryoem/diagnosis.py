@@ -1,0 +1,127 @@
+"""Whether a run has settled in a wrong place, told without the truth.
+
+Two signs. *Stuck*: an encoder that has learned its volume proposes the poses that a search over all rotations finds for
+the same volume; one that is stuck leaves the search something else to find for many images. *Symmetric*: the map looks
+the same after a turn that is no small one. A particle may be symmetric; if it is not, such a map is a superposition of
+copies, one of the ways in which ab initio reconstruction fails (Levy et al., arXiv 2203.08138).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from parteq.apps.cryoem.estimation import Poses, refine
+from parteq.apps.cryoem.inference import PoseInference
+from parteq.apps.cryoem.matching import rotation_grid
+from parteq.datasets.cryoem.projection import fourier_volume
+
+__all__ = ["Diagnosis", "diagnose", "self_similarity"]
+
+_AGREE_DEGREES = 20.0
+_STUCK_BELOW = 0.5
+_SYMMETRIC_ABOVE = 0.95
+_SMALLEST_TURN_DEGREES = 40.0
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What there is to say of a run.
+
+    Attributes:
+        agreement: share of the images for which encoder and search agree within 20°.
+        similarity: the highest correlation of the map with itself after a turn of more than 40°.
+        turn_in_degrees: of that turn.
+    """
+
+    agreement: float
+    similarity: float
+    turn_in_degrees: float
+
+    @property
+    def stuck(self) -> bool:
+        """Whether encoder and search disagree on most images."""
+        return self.agreement < _STUCK_BELOW
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the map looks the same after a turn."""
+        return self.similarity > _SYMMETRIC_ABOVE
+
+    def sentence(self) -> str:
+        """In words."""
+        if self.stuck:
+            found = (
+                f"Stuck: for {1 - self.agreement:.0%} of the images a search finds another pose than the encoder. "
+                "Try --restarts, --loss multihead or --encoder d4."
+            )
+        else:
+            found = f"Encoder and search agree within {_AGREE_DEGREES:.0f}° on {self.agreement:.0%} of the images."
+        if self.symmetric:
+            found += (
+                f" The map looks the same (correlation {self.similarity:.2f}) after a turn by "
+                f"{self.turn_in_degrees:.0f}°: right for a symmetric particle, else a superposition of copies."
+            )
+        return found
+
+
+def diagnose(
+    model: PoseInference,
+    volume: Float[Tensor, "box box box"],
+    data: Dataset[Any],
+    poses: Poses,
+    device: torch.device,
+) -> Diagnosis:
+    """Compares what the encoder proposed with a search, and the map with its turns.
+
+    Args:
+        model: trained.
+        volume: the map the poses were chosen with.
+        data: the particles, or some of them.
+        poses: what the encoder proposed for them.
+        device: where to compute.
+    """
+    searched = refine(model, volume, data, poses, device, everywhere=True)
+    cosines = ((poses.rotations * searched.rotations).sum((1, 2)) - 1) / 2
+    agreement = float((cosines > math.cos(math.radians(_AGREE_DEGREES))).float().mean())
+    similarity, turn = self_similarity(volume)
+    return Diagnosis(agreement, similarity, turn)
+
+
+def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]:
+    """The highest correlation of a map with itself after a turn of more than 40°, and that turn in degrees.
+
+    Between the frequencies of an eighth and a half of Nyquist, where shape shows but not noise.
+    """
+    half = fourier_volume(volume, padding=1)
+    parts = torch.view_as_real(half).permute(3, 0, 1, 2)[None]
+    along = torch.arange(-0.25, 0.2501, 1 / volume.shape[-1])
+    z, y, x = torch.meshgrid(along, along, along[along >= 0], indexing="ij")
+    points = torch.stack([x, y, z], -1).reshape(-1, 3)
+    radius = points.norm(dim=1)
+    points = points[(radius > 1 / 16) & (radius <= 0.25)]
+    grid = rotation_grid()
+    angles = torch.acos(((grid.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)).rad2deg()
+    grid, angles = grid[angles > _SMALLEST_TURN_DEGREES], angles[angles > _SMALLEST_TURN_DEGREES]
+
+    def read(places: Float[Tensor, "n f 3"]) -> Float[Tensor, "n 2 f"]:
+        sign = torch.where(places[..., :1] < 0, -1.0, 1.0)
+        scaled = places * sign * torch.tensor([4.0, 2.0, 2.0]) - torch.tensor([1.0, 0.0, 0.0])
+        values = torch.nn.functional.grid_sample(parts, scaled[None, :, :, None], align_corners=True)[0, ..., 0]
+        return torch.stack([values[0], values[1] * sign[..., 0]], 1)
+
+    straight = read(points[None])[0]
+    correlations = []
+    for part in grid.split(256):
+        turned = read(points @ part.mT)
+        products = (turned * straight).sum((1, 2))
+        correlations.append(products / (turned.square().sum((1, 2)) * straight.square().sum()).sqrt().clamp_min(1e-12))
+    correlation = torch.cat(correlations)
+    best = int(correlation.argmax())
+    return float(correlation[best]), float(angles[best])

@@ -1,0 +1,68 @@
+"""How exactly an encoder keeps its word: the pose of a turned image against the turned pose."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from parteq.apps.cryoem.frames import rotations_of_frames
+from parteq.apps.cryoem.inference import PoseInference
+
+__all__ = ["turn_errors"]
+
+
+@torch.no_grad()
+def turn_errors(model: PoseInference, images: Float[Tensor, "n size size"]) -> dict[str, float]:
+    """The largest errors over images, in radians and in pixels of the disc.
+
+    Args:
+        model: trained.
+        images: as stored, [y, x]; turned and mirrored as arrays.
+
+    Returns:
+        ``quarter_turn_error_rad``, ``half_turn_error_rad``, ``mirror_error_rad`` (x → −x), and the same of shifts in
+        pixels, ``…_shift_error_px``; ``turn_30_error_rad`` the median for a turn by 30°, which only resampling allows.
+    """
+    model = copy.deepcopy(model).double().eval()
+    # Complex buffers stay as they are under `double`.
+    plain = _encode(model, images)
+    quarter = images.new_tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    mirror = torch.diag(images.new_tensor([-1.0, 1.0, -1.0]))
+    cases = {
+        # From x, the last axis, to y, the second-last.
+        "quarter_turn": (torch.rot90(images, 1, (-1, -2)), quarter),
+        "half_turn": (torch.rot90(images, 2, (-1, -2)), quarter @ quarter),
+        "mirror": (images.flip(-1), mirror),
+    }
+    found = {}
+    for name, (turned, matrix) in cases.items():
+        rotations, shifts = _encode(model, turned)
+        found[f"{name}_error_rad"] = float(_angles(rotations, matrix @ plain[0]).max())
+        found[f"{name}_shift_error_px"] = float((shifts - plain[1] @ matrix[:2, :2].T).norm(dim=1).max())
+    angle = torch.tensor(torch.pi / 6, dtype=images.dtype)
+    turn = torch.eye(3, dtype=images.dtype)
+    turn[:2, :2] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
+    # `grid_sample` reads at M⁻¹ p, the rows of the grid being (x, y).
+    matrix = torch.cat([turn[:2, :2].T, torch.zeros(2, 1, dtype=images.dtype)], 1)
+    grid = torch.nn.functional.affine_grid(
+        matrix.expand(len(images), 2, 3), [len(images), 1, *images.shape[1:]], align_corners=False
+    )
+    turned = torch.nn.functional.grid_sample(images[:, None], grid, mode="bicubic", align_corners=False)[:, 0]
+    found["turn_30_error_rad"] = float(_angles(_encode(model, turned)[0], turn @ plain[0]).median())
+    return found
+
+
+def _encode(model: PoseInference, images: Float[Tensor, "n size size"]) -> tuple[Tensor, Tensor]:
+    """The rotation of the first head, and the shift."""
+    samples = model.disc.samples(images)
+    columns, shifts = model.encoder(model.disc.images(samples))
+    return rotations_of_frames(columns)[:, 0], shifts
+
+
+def _angles(first: Float[Tensor, "n 3 3"], second: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
+    """The angles between rotations, from the chord: accurate however small."""
+    chord = (first - second).flatten(1).norm(dim=1) / 8**0.5
+    return 2 * torch.asin(chord.clamp(max=1))

@@ -1,0 +1,175 @@
+"""Projection matching: poses against a volume, searched on a grid, refined one by one, and how sure each is.
+
+With y the transform of an image, c its contrast transfer function and s_g the slice of the volume at the rotation g,
+
+    ‖y − c s_g‖² = ‖y‖² − 2 Re ⟨c y, s_g⟩ + ⟨c², |s_g|²⟩,
+
+so all images against all rotations of a grid are two matrix products. Under white noise of variance σ² a frequency,
+exp(−‖y − c s_g‖² / σ²) over the grid, normalised, is the posterior of g; the *confidence* of a pose is the share of it
+within 15°.
+
+Refinement is by the Levenberg-Marquardt method over three angles and two shifts, all images at once, from the low
+frequencies up: derivatives for the angles are differences of slices, those for shifts exact.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from parteq.apps.cryoem.disc import Disc
+from parteq.apps.cryoem.frames import turned_by_vector
+from parteq.datasets.cryoem.projection import fourier_slices, phase_ramp
+
+__all__ = ["CONFIDENT_DEGREES", "confidence", "refine", "residuals", "rotation_grid", "search"]
+
+CONFIDENT_DEGREES = 15.0
+"""How near a pose has to be to count for its confidence."""
+
+_GRID = 4608  # rotations, some 13° apart
+_SEARCH_SHARE = 0.6  # of Nyquist: a grid as coarse sees no more
+_CUTOFFS = (0.4, 0.5, 0.6, 0.8, 0.8, 1.0, 1.0, 1.0)
+_LARGEST_TURN, _LARGEST_MOVE = math.radians(10), 1.0  # of a step
+
+
+@cache
+def rotation_grid(count: int = _GRID) -> Float[Tensor, "count 3 3"]:
+    """Rotations spread evenly over SO(3): super-Fibonacci spirals (Alexa, CVPR 2022)."""
+    place = torch.arange(count, dtype=torch.float64) + 0.5
+    share = place / count
+    first, second = 2 * math.pi * place / math.sqrt(2), 2 * math.pi * place / 1.533751168755204288118041
+    near, far = share.sqrt(), (1 - share).sqrt()
+    x, y, z, w = near * first.sin(), near * first.cos(), far * second.sin(), far * second.cos()
+    return torch.stack(
+        [
+            1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
+            2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
+            2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
+        ], -1
+    ).unflatten(-1, (3, 3)).float()  # fmt: skip
+
+
+def residuals(
+    transform: Tensor,
+    disc: Disc,
+    samples: Complex[Tensor, "n f"],
+    transfer: Float[Tensor, "n f"],
+    rotations: Float[Tensor, "n 3 3"],
+    shifts: Float[Tensor, "n 2"],
+) -> Float[Tensor, " n"]:
+    """The mean over frequencies of |y − c s|² of each image, its shift undone."""
+    slices = fourier_slices(transform, rotations, disc.frequencies)
+    unshifted = samples * phase_ramp(-shifts, disc.frequencies)
+    return torch.view_as_real(unshifted - transfer * slices).square().sum(-1).mean(-1)
+
+
+def _against_grid(
+    transform: Tensor,
+    disc: Disc,
+    samples: Complex[Tensor, "n f"],
+    transfer: Float[Tensor, "n f"],
+    shifts: Float[Tensor, "n 2"],
+) -> Float[Tensor, "n count"]:
+    """‖y − c s_g‖² − ‖y‖² over the lower frequencies, at the shifts given."""
+    few = disc.below(_SEARCH_SHARE)
+    frequencies = disc.frequencies[:few]
+    slices = fourier_slices(transform, rotation_grid().to(samples.device), frequencies)
+    seen = transfer[:, :few] * samples[:, :few] * phase_ramp(-shifts, frequencies)
+    agreement = torch.view_as_real(seen).flatten(1) @ torch.view_as_real(slices).flatten(1).T
+    return transfer[:, :few].square() @ torch.view_as_real(slices).square().sum(-1).T - 2 * agreement
+
+
+def search(
+    transform: Tensor,
+    disc: Disc,
+    samples: Complex[Tensor, "n f"],
+    transfer: Float[Tensor, "n f"],
+    shifts: Float[Tensor, "n 2"],
+) -> Float[Tensor, "n 3 3"]:
+    """Of the grid the rotation that fits each image best, at the shift given."""
+    best = _against_grid(transform, disc, samples, transfer, shifts).argmin(1)
+    return rotation_grid().to(samples.device)[best]
+
+
+def confidence(
+    transform: Tensor,
+    disc: Disc,
+    samples: Complex[Tensor, "n f"],
+    transfer: Float[Tensor, "n f"],
+    rotations: Float[Tensor, "n 3 3"],
+    shifts: Float[Tensor, "n 2"],
+    noise: float,
+) -> Float[Tensor, " n"]:
+    """The posterior probability that the rotation is within 15° of that given.
+
+    Args:
+        transform, disc, samples, transfer, shifts: as in `residuals`.
+        rotations: R of each.
+        noise: σ², the variance of a sample: what `residuals` has at the true poses.
+    """
+    grid = rotation_grid().to(samples.device)
+    posterior = torch.softmax(-_against_grid(transform, disc, samples, transfer, shifts) / noise, 1)
+    traces = rotations.flatten(1) @ grid.flatten(1).T
+    near = traces > 1 + 2 * math.cos(math.radians(CONFIDENT_DEGREES))
+    return (posterior * near).sum(1)
+
+
+def refine(
+    transform: Tensor,
+    disc: Disc,
+    samples: Complex[Tensor, "n f"],
+    transfer: Float[Tensor, "n f"],
+    rotations: Float[Tensor, "n 3 3"],
+    shifts: Float[Tensor, "n 2"],
+) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 2"]]:
+    """Poses moved to the nearest minimum of the residual.
+
+    Args:
+        transform: of the volume, see `fourier_volume`.
+        disc: of the frequencies.
+        samples: transforms of the images there.
+        transfer: their contrast transfer functions.
+        rotations: R of each, to begin with.
+        shifts: where the centres stand, in pixels of the disc.
+    """
+    damping = torch.full((len(samples), 1), 1e-2, device=samples.device)
+    for cutoff in _CUTOFFS:
+        few = disc.below(cutoff)
+        frequencies, seen, c = disc.frequencies[:few], samples[:, :few], transfer[:, :few]
+        step = 0.5 / (cutoff * disc.box)  # radians: half a point of the padded grid, at the highest frequency
+
+        def predicted(
+            turned: Tensor, moved: Tensor, frequencies: Tensor = frequencies, c: Tensor = c
+        ) -> Complex[Tensor, "n f"]:
+            return c * fourier_slices(transform, turned, frequencies) * phase_ramp(moved, frequencies)
+
+        base = predicted(rotations, shifts)
+        columns = [
+            (predicted(turned_by_vector(rotations, axis.expand(len(rotations), 3)), shifts) - base) / step
+            for axis in torch.eye(3, device=samples.device) * step
+        ]
+        columns += [-2j * math.pi * frequencies[:, axis] * base for axis in range(2)]
+        jacobian = torch.view_as_real(torch.stack(columns, 1)).flatten(2)
+        missing = torch.view_as_real(seen - base).flatten(1)
+        normal = jacobian @ jacobian.mT
+        diagonal = normal.diagonal(dim1=1, dim2=2)
+        damped = normal + torch.diag_embed(damping * diagonal + 1e-6 * diagonal.amax(1, keepdim=True) + 1e-12)
+        change = torch.linalg.solve(damped, jacobian @ missing[:, :, None])[..., 0]
+        turn = _at_most(change[:, :3], _LARGEST_TURN)
+        move = _at_most(change[:, 3:], _LARGEST_MOVE)
+        turned, moved = turned_by_vector(rotations, turn), shifts + move
+        after = torch.view_as_real(seen - predicted(turned, moved)).flatten(1)
+        better = (after.square().sum(1) < missing.square().sum(1))[:, None]
+        rotations = torch.where(better[..., None], turned, rotations)
+        shifts = torch.where(better, moved, shifts)
+        damping = torch.where(better, damping / 3, damping * 10)
+    return rotations, shifts
+
+
+def _at_most(vectors: Float[Tensor, "n d"], length: float) -> Float[Tensor, "n d"]:
+    """Vectors, those that are longer cut to the length given."""
+    return vectors * (length / vectors.norm(dim=1, keepdim=True).clamp_min(length))

@@ -1,0 +1,160 @@
+"""Where the symmetry axes of a map stand: a frame in which they stand as `parteq.apps.cryoem.pointgroups` has them.
+
+A map from images alone has its axes anywhere, and not through the middle of its box. Sought are a rotation G and a
+centre t for which x ↦ φ(G x + t) has the point group in its standard setting, that is, φ(t + M y) = φ(t + y) for all
+M = G S Gᵀ. The amplitudes of the transform of φ do not know t and have the symmetry M too. So first comes, over the
+half sphere, the axis of a rotation of the highest order about which the amplitudes are alike; then the turn about this
+axis, for all elements; then t, from the shifts (1 − Mᵀ) t of φ(M x) against φ(x), found by correlation; and at last
+both together, to the highest correlation of the map with its copies. All on a map reduced to few voxels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage, optimize
+from scipy.spatial.transform import Rotation
+
+from parteq.apps.cryoem.pointgroups import point_group
+
+__all__ = ["SymmetryFrame", "find_axes"]
+
+Volume = Float[np.ndarray, "box box box"]
+Points = Float[np.ndarray, "points 3"]
+
+_BOX, _ELEMENTS, _DIRECTIONS, _KEPT = 32, 6, 1500, 6
+_SHELLS = (3, 20)  # of the amplitudes, on a grid twice as fine as the box
+
+
+@dataclass(frozen=True)
+class SymmetryFrame:
+    """x ↦ φ(G x + t) has its symmetry axes in the standard setting.
+
+    Attributes:
+        matrix: G.
+        offset_in_voxels: t, (x, y, z) from the voxel D // 2.
+        correlation: of the map with its symmetry copies in this frame, their mean; low if it has no such symmetry.
+    """
+
+    matrix: Float[np.ndarray, "3 3"]
+    offset_in_voxels: Float[np.ndarray, "3"]
+    correlation: float
+
+
+def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
+    """Finds the frame of the axes of a point group in a map [z, y, x].
+
+    Raises:
+        ValueError: there is no such group.
+    """
+    group = point_group(symmetry)[1:]
+    if len(group) == 0:
+        return SymmetryFrame(np.eye(3), np.zeros(3), 1.0)
+    small = _reduced(volume)
+    angles = np.round(Rotation.from_matrix(group).magnitude(), 6)
+    # The rotations by the smallest angle are those of the highest order; those of a few others settle the turn.
+    first = group[angles.argmin()]
+    some = np.concatenate([first[None], np.random.default_rng(0).permutation(group)[:_ELEMENTS]])
+    amplitudes, points = _amplitudes(small)
+    original = _read(amplitudes, points)
+
+    def alike(matrix: Float[np.ndarray, "3 3"], elements: Float[np.ndarray, "n 3 3"]) -> float:
+        copies = [_read(amplitudes, points @ (matrix @ element @ matrix.T).T) for element in elements]
+        return float(np.mean([_correlation(original, copy) for copy in copies]))
+
+    axis = Rotation.from_matrix(first).as_rotvec() / angles.min()
+    frames = [Rotation.align_vectors(direction, axis)[0].as_matrix() for direction in _half_sphere(_DIRECTIONS)]
+    scores = np.array([alike(frame, first[None]) for frame in frames])
+    kept = [frames[index] for index in np.argsort(-scores)[:_KEPT]]
+    turns = Rotation.from_rotvec(np.radians(np.arange(0, 360, 4))[:, None] * axis).as_matrix()
+    if not np.allclose(some @ axis, axis):
+        kept = [frame @ turn for frame in kept for turn in turns]
+    ranked = sorted(kept, key=lambda frame: -alike(frame, some))[:_KEPT]
+    found = max((_settled(small, frame, some) for frame in ranked), key=lambda frame: frame.correlation)
+    scale = len(volume) / len(small)
+    return SymmetryFrame(found.matrix, found.offset_in_voxels * scale, found.correlation)
+
+
+def _reduced(volume: Volume) -> Volume:
+    """The map with its low frequencies only, of at most so many voxels, mean and outside of the ball taken away."""
+    box, size = len(volume), min(len(volume), _BOX)
+    transform = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(volume.astype(np.float64))))
+    start = box // 2 - size // 2
+    cut = transform[(slice(start, start + size),) * 3]
+    small = np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(cut)).real)
+    inside = np.linalg.norm(_places(size), axis=1).reshape(small.shape) < size / 2
+    return np.where(inside, small - small[inside].mean(), 0.0)
+
+
+def _places(box: int) -> Points:
+    """(x, y, z) of each voxel [z, y, x], from the middle."""
+    z, y, x = np.indices((box,) * 3).reshape(3, -1) - box // 2
+    return np.stack([x, y, z], axis=1).astype(np.float64)
+
+
+def _read(volume: Volume, points: Points) -> Float[np.ndarray, " points"]:
+    """The values at (x, y, z) from the middle, linearly between voxels."""
+    values: Float[np.ndarray, " points"] = ndimage.map_coordinates(
+        volume, (points[:, ::-1] + len(volume) // 2).T, order=1
+    )
+    return values
+
+
+def _correlation(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    return float(first @ second / max(np.sqrt((first @ first) * (second @ second)), 1e-30))
+
+
+def _amplitudes(volume: Volume) -> tuple[Volume, Points]:
+    """The amplitudes on a grid twice as fine, alike in mean and width on all shells, and the points of half of it."""
+    box = 2 * len(volume)
+    padded = np.abs(np.fft.fftshift(np.fft.fftn(volume, s=(box,) * 3)))
+    places = _places(box)
+    radius = np.linalg.norm(places, axis=1)
+    shell = np.rint(radius).astype(np.int64)
+    count = np.bincount(shell)
+    mean = np.bincount(shell, padded.ravel()) / count
+    width = np.sqrt(np.bincount(shell, (padded.ravel() - mean[shell]) ** 2) / count)
+    levelled = (padded.ravel() - mean[shell]) / np.maximum(width, 1e-30)[shell]
+    chosen = (radius >= _SHELLS[0]) & (radius <= _SHELLS[1]) & (places[:, 0] >= 0)
+    # Every third point is enough to tell directions apart.
+    return levelled.reshape(padded.shape), places[chosen][::3]
+
+
+def _half_sphere(count: int) -> Float[np.ndarray, "count 3"]:
+    """Directions spread evenly over half a sphere, on a spiral."""
+    z = (np.arange(count) + 0.5) / count
+    angle = np.pi * (1 + np.sqrt(5)) * np.arange(count)
+    return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
+
+
+def _settled(volume: Volume, matrix: Float[np.ndarray, "3 3"], elements: Float[np.ndarray, "n 3 3"]) -> SymmetryFrame:
+    """The frame with its centre, moved to the highest correlation of the map with its copies."""
+    box = len(volume)
+    places = _places(box)
+    points = places[np.linalg.norm(places, axis=1) < 0.45 * box][::2]
+    left, right = [], []
+    for element in elements:
+        moved = matrix @ element @ matrix.T
+        copy = _read(volume, places @ moved.T).reshape(volume.shape)
+        # φ(M x) = φ(x + d): the peak of their correlation stands at −d.
+        peaks = np.fft.ifftn(np.fft.fftn(copy) * np.fft.fftn(volume).conj()).real
+        place = np.array(np.unravel_index(peaks.argmax(), peaks.shape))[::-1]
+        left.append(np.eye(3) - moved.T)
+        right.append(-((place + box // 2) % box - box // 2))
+    centre = np.linalg.lstsq(np.concatenate(left), np.concatenate(right), rcond=1e-3)[0]
+
+    def correlation(values: Float[np.ndarray, "6"]) -> float:
+        frame, about = Rotation.from_rotvec(values[:3] / box).as_matrix() @ matrix, centre + values[3:]
+        here = _read(volume, points + about)
+        copies = [_read(volume, points @ (frame @ element @ frame.T).T + about) for element in elements]
+        return float(np.mean([_correlation(here, copy) for copy in copies]))
+
+    simplex = np.concatenate([np.zeros((1, 6)), np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])])
+    options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-5, "maxfev": 250}
+    best = optimize.minimize(lambda values: -correlation(values), np.zeros(6), method="Nelder-Mead", options=options).x
+    return SymmetryFrame(
+        Rotation.from_rotvec(best[:3] / box).as_matrix() @ matrix, centre + best[3:], correlation(best)
+    )

@@ -1,0 +1,1 @@
+"""Point clouds and molecules: networks, tasks and metrics."""

@@ -1,0 +1,94 @@
+"""The layers that networks of points are put together from, on one group of space with one density for all of them.
+
+Data have one symmetry, so a network has one λ: what the layers learn of it adds up, and what it turned out to be can be
+said in one sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from parteq.core.axis import Axis
+from parteq.core.density import make_density
+from parteq.core.fields import FieldType, band_limited, direct_sum, regular, trivial
+from parteq.core.fourier import FourierNonlinearity
+from parteq.core.groups import space_group
+from parteq.core.layers import PartialLinear
+from parteq.core.nonlinearity import GatedNonlinearity, PointwiseNonlinearity
+from parteq.core.norm import FieldBatchNorm
+from parteq.core.pointfilters import EdgeFilters
+from parteq.core.points import PartialPointConv
+
+__all__ = ["PointBuilder"]
+
+_BAND = 2  # of the fields of continuous groups
+_DENSITY_BAND = 2  # of the logarithm of their densities: enough to tell an axis
+_FREE_BAND = 8  # of all that kernels can hold: output 2, input 2, filters 4
+
+
+class _OnNodes(nn.Sequential):
+    """Norms and nonlinearities, which take (batch, c, *grid), on features (nodes, c)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        output: Tensor = super().forward(features.T[None])
+        return output[0].T
+
+
+class PointBuilder:
+    """Makes layers.
+
+    Args:
+        group: name of a group of space.
+        degree: ``learned``, ``full`` or ``none``.
+        axis: of a group about an axis: its direction, or ``None`` to learn it.
+
+    Raises:
+        ValueError: an unknown group or degree, or an axis without direction.
+    """
+
+    def __init__(self, group: str, degree: str, axis: Sequence[float] | None = (0.0, 0.0, 1.0)) -> None:
+        self.group = space_group(group)
+        self.density = make_density(self.group, degree, _FREE_BAND if degree == "none" else _DENSITY_BAND)
+        self.axis = None
+        if self.group.about_axis and self.group.algebra.order() != 1:
+            self.axis = Axis(axis or (0.0, 0.0, 1.0), learned=axis is None)
+
+    def functions(self, channels: float) -> FieldType:
+        """Return fields of functions on the group, between which exactly equivariant linear maps have as many weights
+        as plain ones of ``channels``."""
+        rho = band_limited(self.group, _BAND) if self.group.continuous else regular(self.group)
+        return FieldType(rho, max(1, round(channels / math.sqrt(rho.size))))
+
+    def irreps(self, channels: float) -> FieldType:
+        """Return fields that cost less, for every point: each irrep once; functions where the group is finite."""
+        if not self.group.continuous:
+            return self.functions(channels)
+        rho = direct_sum(self.group, dict.fromkeys(self.group.irreps(_BAND), 1))
+        return FieldType(rho, max(1, round(channels / math.sqrt(len(rho.irreps)))))
+
+    def invariants(self, channels: int) -> FieldType:
+        """Return invariant channels."""
+        return FieldType(trivial(self.group), channels)
+
+    def convolve(self, before: FieldType, after: FieldType, filters: EdgeFilters) -> PartialPointConv:
+        """Return a convolution; a norm brings the bias."""
+        return PartialPointConv(before, after, filters, self.density, bias=False, axis=self.axis)
+
+    def linear(self, before: FieldType, after: FieldType) -> PartialLinear:
+        """Return a linear map; a norm brings the bias."""
+        return PartialLinear(before, after, self.density, bias=False)
+
+    def rectify(self, type: FieldType) -> nn.Module:
+        """Return a norm and a rectifier of functions on the group, or of invariants."""
+        rectifier = (PointwiseNonlinearity if type.representation.permutes else FourierNonlinearity)(type)
+        return _OnNodes(FieldBatchNorm(type), rectifier)
+
+    def gate(self, type: FieldType) -> tuple[FieldType, nn.Module]:
+        """Return the type that the layer before must give, and a norm and gates onto ``type``."""
+        if type.representation.permutes:
+            return type, self.rectify(type)
+        gates = GatedNonlinearity(type)
+        return gates.in_type, _OnNodes(FieldBatchNorm(gates.in_type), gates)

@@ -1,0 +1,168 @@
+"""Filters of point convolutions: functions of the vector from a point to its neighbour, and how the group turns them.
+
+*Analytic* filters are solid harmonics times Gaussian shells,
+
+    Y_l(x / √(r² + ε²)) · exp(−(r − r_i)² / 2w²),        r = |x|,
+
+with Y_l the spherical harmonics of degree l as homogeneous polynomials, so that they are smooth at x = 0, where those
+of l > 0 vanish like r^l. Under a turn R they mix as the irrep of degree l of SO(3), and a group H that holds fewer
+turns splits that irrep further. A kernel is a learned combination of them: harmonics times a learned radial profile.
+
+What the filters hand to :class:`~parteq.core.points.PartialPointConv` is their values at each edge and a bank
+(:class:`~parteq.core.filters.FilterBank`) that says how the group acts on those values.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parteq.core.cache import cached_arrays
+from parteq.core.filters import FilterBank, TurnableBank, harmonic_bank
+from parteq.core.groups import FloatArray, SymmetryGroup, space_group
+
+__all__ = ["EdgeFilters", "RadialHarmonics"]
+
+_SOFTNESS = 0.1  # ε in units of the distance between shells
+
+
+class EdgeFilters(nn.Module, ABC):
+    """Functions of the edges of a graph in space, on which a group acts. Layers given the same object share them."""
+
+    @abstractmethod
+    def bank(self, group: SymmetryGroup) -> FilterBank:
+        """Return how ``group`` acts on the values; its sampled points are the values themselves."""
+
+    @abstractmethod
+    def forward(self, vectors: Tensor, attributes: Tensor | None = None) -> Tensor:
+        """Return the values, shape (edges, filters).
+
+        Args:
+            vectors: from the target of each edge to its source, shape (edges, 3), in the unit of the cutoff.
+            attributes: invariant numbers of each edge, shape (edges, attributes), where the filters take any.
+        """
+
+
+class RadialHarmonics(EdgeFilters):
+    """Solid harmonics times Gaussian shells. Nothing in them is learned.
+
+    Args:
+        cutoff: radius of the outermost shell.
+        shells: number of shells, evenly spaced from 0 to ``cutoff``; a single one is a Gaussian about 0.
+        frequency: highest degree l of the harmonics.
+
+    Raises:
+        ValueError: ``cutoff`` is not positive, or there is no shell.
+    """
+
+    radii: Tensor
+    coefficients: Tensor
+
+    def __init__(self, cutoff: float, shells: int = 3, frequency: int = 2) -> None:
+        super().__init__()
+        if not cutoff > 0 or shells < 1:
+            raise ValueError(f"filters need a positive cutoff and a shell or more, not {cutoff} and {shells}")
+        self.shells, self.frequency = shells, frequency
+        self.spacing = cutoff / max(shells - 1, 1)
+        default = torch.get_default_dtype()
+        self.register_buffer("radii", torch.linspace(0, cutoff, shells, dtype=default), persistent=False)
+        for degree, table in enumerate(_polynomials(frequency)):
+            self.register_buffer(f"polynomials_{degree}", torch.from_numpy(table).to(default), persistent=False)
+
+    def bank(self, group: SymmetryGroup) -> TurnableBank:
+        """Return how ``group``, a group of space, acts on the values."""
+        return _bank(group, self.shells, self.frequency)
+
+    def forward(self, vectors: Tensor, attributes: Tensor | None = None) -> Tensor:
+        """Return the filters at vectors (edges, 3), shape (edges, shells × (frequency + 1)²); degree by degree."""
+        square = vectors.square().sum(-1, keepdim=True)
+        soft = (square + (_SOFTNESS * self.spacing) ** 2).sqrt()
+        width = 0.6 * self.spacing
+        shells = torch.exp(-0.5 * ((soft - self.radii) / width).square())
+        values = []
+        monomials = torch.ones_like(square)
+        for degree in range(self.frequency + 1):
+            if degree:
+                monomials = _times_vector(monomials, vectors / soft, degree)
+            harmonics = monomials @ self.get_buffer(f"polynomials_{degree}")
+            values.append((shells[:, :, None] * harmonics[:, None]).flatten(1))
+        return torch.cat(values, dim=1)
+
+
+def _times_vector(monomials: Tensor, vectors: Tensor, degree: int) -> Tensor:
+    """Return the monomials of x, y, z of one degree, given those of the degree before; both (points, monomials).
+
+    Those without x are the last ``degree`` of the degree before, that without x and y is the very last.
+    """
+    x, y, z = vectors[:, 0:1], vectors[:, 1:2], vectors[:, 2:3]
+    return torch.cat([x * monomials, y * monomials[:, -degree:], z * monomials[:, -1:]], dim=1)
+
+
+def _sphere(count: int) -> FloatArray:
+    """Return points spread over the unit sphere (a Fibonacci lattice), shape (count, 3)."""
+    z = 1 - (2 * np.arange(count) + 1) / count
+    angle = np.pi * (3 - np.sqrt(5)) * np.arange(count)
+    across = np.sqrt(1 - z**2)
+    return np.stack([across * np.cos(angle), across * np.sin(angle), z], axis=1)
+
+
+@lru_cache(maxsize=16)
+def _polynomials(frequency: int) -> list[FloatArray]:
+    """Return for each degree the harmonics as polynomials, shape (monomials, 2 degree + 1), mean square 1 on the sphere.
+
+    The harmonics are those of :func:`~parteq.core.filters.harmonic_bank`, which sampled on more points than there are
+    monomials determine them.
+    """
+
+    def build() -> dict[str, FloatArray]:
+        points = _sphere(4 * (frequency + 1) ** 2)
+        bank = harmonic_bank(space_group("so3"), points, np.ones(1), 1.0, [frequency])
+        assert isinstance(bank, TurnableBank)
+        directions, monomials = torch.from_numpy(points), torch.ones(len(points), 1, dtype=torch.float64)
+        tables, start = {}, 0
+        for degree in range(frequency + 1):
+            if degree:
+                monomials = _times_vector(monomials, directions, degree)
+            size = 2 * degree + 1
+            values = np.sqrt(size) * bank.harmonics[start : start + size].T
+            tables[str(degree)] = np.linalg.lstsq(monomials.numpy(), values, rcond=None)[0]
+            start += size
+        return tables
+
+    tables = cached_arrays(f"harmonic polynomials|{frequency}", build)
+    return [tables[str(degree)] for degree in range(frequency + 1)]
+
+
+@lru_cache(maxsize=64)
+def _bank(group: SymmetryGroup, shells: int, frequency: int) -> TurnableBank:
+    """Return the bank whose points are the values of :class:`RadialHarmonics` themselves."""
+
+    def build() -> dict[str, FloatArray]:
+        # How shells are mixed does not depend on where they are sampled: one harmonic of each degree says it all.
+        sampled = harmonic_bank(group, _sphere(2), np.ones(shells), 1.0, [frequency] * shells)
+        assert isinstance(sampled, TurnableBank)
+        lengths = np.linalg.norm(sampled.mixing, axis=1, keepdims=True)
+        identities = [group.irreps(frequency).index(irrep) for irrep in sampled.irreps]
+        return {
+            "mixing": sampled.mixing / lengths,
+            "generators": sampled.generators,
+            "irreps": np.array(identities),
+            "bands": np.array(sampled.bands),
+        }
+
+    stored = cached_arrays(f"radial harmonics|{group!r}|{shells} shells|{frequency}", build)
+    everything = group.irreps(frequency)
+    mixing = stored["mixing"]
+    return TurnableBank(
+        group,
+        tuple(everything[i] for i in stored["irreps"]),
+        mixing,
+        tuple(stored["bands"].tolist()),
+        mixing,
+        np.eye(mixing.shape[1]),
+        stored["generators"],
+    )

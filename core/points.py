@@ -1,0 +1,140 @@
+"""Partially equivariant convolutions of points in space: messages along the edges of a graph.
+
+A node i gathers from its neighbours j
+
+    out_i  =  mean_j  K(x_j − x_i) f_j + b,          K(x) = Σ_s K_s Y_s(x),
+
+where the Y_s are the filters (:mod:`parteq.core.pointfilters`) and the K_s, matrices from the input to the output
+channels, are P_λ W in the basis of the filters (:mod:`parteq.core.kernel`). The kernel is never made edge by edge: as
+it is linear in the filters, the neighbours are first summed up against each filter,
+
+    moments_is = mean_j Y_s(x_j − x_i) f_j,          out_i = Σ_s K_s moments_is + b,
+
+two matrix products in all, with (edges) × (filters) × (channels in) and (nodes) × (filters) × (channels in) ×
+(channels out) multiplications.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import to_dense_batch
+
+from parteq.core.axis import Axis
+from parteq.core.density import Density
+from parteq.core.fields import FieldType
+from parteq.core.kernel import PartialKernel
+from parteq.core.layers import PartialLayer
+from parteq.core.pointfilters import EdgeFilters
+
+if TYPE_CHECKING:
+    Propagation = nn.Module
+else:
+    Propagation = MessagePassing
+
+__all__ = ["PartialPointConv"]
+
+
+class PartialPointConv(PartialLayer, Propagation):
+    """A partially equivariant convolution of points, (nodes, c_in) → (nodes, c_out), for graphs of PyG::
+
+        filters = RadialHarmonics(cutoff=1.5)
+        layer = PartialPointConv(in_type, out_type, filters, density)
+        source, target = data.edge_index
+        data.x = layer(data.x, data.edge_index, filters(data.pos[source] - data.pos[target]))
+
+    Filters are evaluated once for all layers that share them. A batch of graphs is one graph, as always in PyG.
+
+    Args:
+        in_type: type of the input.
+        out_type: type of the output.
+        filters: whose values the layer is called with; a module of its own, not of this layer.
+        density: λ on a group of space; layers given the same object share it.
+        bias: add a bias to the invariant components.
+        axis: the axis of a group about an axis, given or learned, by default z; filters must be turnable.
+
+    Raises:
+        ValueError: the density's group acts on the plane, or does not fit the types.
+    """
+
+    def __init__(
+        self,
+        in_type: FieldType,
+        out_type: FieldType,
+        filters: EdgeFilters,
+        density: Density,
+        *,
+        bias: bool = True,
+        axis: Axis | None = None,
+    ) -> None:
+        if density.group.dimension != 3:
+            raise ValueError(f"{density.group} does not act on points in space")
+        super().__init__(PartialKernel(in_type, out_type, filters.bank(density.group), density, axis=axis), bias)
+
+    def forward(
+        self,
+        features: Tensor,
+        edge_index: Tensor,
+        filters: Tensor,
+        *,
+        nodes: int | None = None,
+        neighbours: int | None = None,
+    ) -> Tensor:
+        """Map features of the sources to features of the targets.
+
+        Args:
+            features: (sources, c_in).
+            edge_index: source and target of each edge, shape (2, edges).
+            filters: values of the filters at each edge, shape (edges, filters).
+            nodes: number of targets, where they are not the sources.
+            neighbours: number of edges into each target, if it is the same for all and they stand target by target;
+                otherwise the edges may come in any order, and are sorted.
+
+        Returns:
+            (targets, c_out); a target without edges gets the bias.
+        """
+        count = len(features) if nodes is None else nodes
+        size = (len(features), count)
+        output: Tensor = self.propagate(edge_index, x=features, size=size, filters=filters, neighbours=neighbours)
+        return output
+
+    def message(self, x_j: Tensor) -> Tensor:
+        """Return the features of the sources, (edges, c_in)."""
+        return x_j
+
+    def aggregate(
+        self, inputs: Tensor, index: Tensor, filters: Tensor, neighbours: int | None, dim_size: int | None = None
+    ) -> Tensor:
+        """Return the moments of each target, shape (targets, c_in × filters)."""
+        if neighbours is not None:
+            messages, values = inputs.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
+            return (messages.mT @ (values / neighbours)).flatten(1)
+        order = index.argsort(stable=True)
+        messages, present = to_dense_batch(inputs[order], index[order], batch_size=dim_size)
+        values, _ = to_dense_batch(filters[order], index[order], batch_size=dim_size)
+        degrees = present.sum(1).clamp_min(1).to(inputs)
+        return (messages.mT @ (values / degrees[:, None, None])).flatten(1)
+
+    def update(self, moments: Tensor) -> Tensor:
+        """Return the output of each target, (targets, c_out)."""
+        return functional.linear(moments, self.kernel().flatten(1), self.expanded_bias())
+
+    def plain(self) -> nn.Module:
+        """Return a layer with the same arguments that holds the kernel as it stands."""
+        return _PlainPointConv(self.kernel().flatten(1), self.expanded_bias())
+
+
+class _PlainPointConv(nn.Module):
+    """What a trained :class:`PartialPointConv` computes, on graphs with equally many edges into each target.
+
+    Its weight is (c_out, c_in × filters).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())

@@ -1,0 +1,329 @@
+"""Particles: what a STAR file (or cryoSPARC's) says of each image, in the conventions of RELION.
+
+A particle with the potential φ has the image o(p) = ∫ φ(Rᵀ(x, y, z)) dz, with R of the Euler angles (rot, tilt, psi)
+as `parteq.datasets.cryoem.poses` says, and its centre stands at −origin. x points along the last axis of an image.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+from numpy.typing import ArrayLike, NDArray
+
+from parteq.datasets.cryoem.ctf import CTFParameters
+from parteq.datasets.cryoem.dialects import (
+    ORIGINS_IN_ANGSTROMS,
+    ORIGINS_IN_PIXELS,
+    numbers,
+    optics_groups,
+    optics_rows,
+    to_relion31,
+)
+from parteq.datasets.cryoem.imagenames import ImagePlaces, image_places
+from parteq.datasets.cryoem.mrc import MrcHeader, read_header
+from parteq.datasets.cryoem.poses import euler_angles, rotations_of_angles
+from parteq.datasets.cryoem.stack import ImageStack
+from parteq.datasets.cryoem.star import StarFile, read_star, write_star
+from parteq.datasets.errors import DataError
+
+__all__ = ["ANGLES", "Particles", "open_particles"]
+
+log = logging.getLogger(__name__)
+
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+# Columns by what they hold of a CTF: those of each image, and those that its optics group shares.
+_IMAGE_OF_CTF = {
+    "rlnDefocusU": "defocus_u_in_angstroms",
+    "rlnDefocusV": "defocus_v_in_angstroms",
+    "rlnDefocusAngle": "defocus_angle_in_degrees",
+    "rlnPhaseShift": "phase_shift_in_degrees",
+}
+_OPTICS_OF_CTF = {
+    "rlnVoltage": "voltage_in_kilovolts",
+    "rlnSphericalAberration": "spherical_aberration_in_millimetres",
+    "rlnAmplitudeContrast": "amplitude_contrast",
+}
+
+Indices = Sequence[int] | NDArray[np.integer] | NDArray[np.bool_] | slice
+
+
+@dataclass(frozen=True)
+class Particles:
+    """N particles. Nothing is changed in place, and no column is ever taken away.
+
+    Args:
+        source: the file they came from, for errors; image paths are relative to its folder.
+        star: their tables "optics" and "particles", in the form of RELION 3.1, and whatever else the file holds.
+        datadir: the folder that image paths are relative to instead.
+    """
+
+    source: Path
+    star: StarFile
+    datadir: Path | None = None
+
+    @classmethod
+    def create(
+        cls,
+        rotations: Float64[np.ndarray, "n 3 3"] | None,
+        shifts_in_angstroms: Float64[np.ndarray, "n 2"] | None,
+        ctf: CTFParameters | None,
+        pixel_size_in_angstroms: ArrayLike,
+        box: int,
+        image_names: Sequence[str] | None = None,
+        *,
+        source: Path = Path("particles.star"),
+        datadir: Path | None = None,
+        **columns: ArrayLike,
+    ) -> Particles:
+        """Particles from numbers; None for what is not known of them.
+
+        Args:
+            rotations: R of each.
+            shifts_in_angstroms: where the centre of each stands, (x, y), from the image's centre.
+            ctf: of each image.
+            pixel_size_in_angstroms: of all images, or of each [N].
+            box: rows and columns of an image.
+            image_names: such as "000001@particles.mrcs", relative to the folder of `source`.
+            source: a file, perhaps still to be written.
+            datadir: the folder that image paths are relative to instead.
+            columns: more columns, [N] each; names that RELION does not know are allowed.
+        """
+        known: list[Any] = [rotations, ctf, image_names, *columns.values()]
+        n = next(len(part) for part in known if part is not None)
+        shared = {} if ctf is None else {column: getattr(ctf, name) for column, name in _OPTICS_OF_CTF.items()}
+        shared["rlnImagePixelSize"] = np.broadcast_to(np.asarray(pixel_size_in_angstroms, dtype=np.float64), n)
+        groups, optics = optics_groups(n, shared)
+        table: dict[str, Any] = {} if image_names is None else {"rlnImageName": list(image_names)}
+        if ctf is not None:
+            table |= {column: getattr(ctf, name) for column, name in _IMAGE_OF_CTF.items()}
+        table |= {"rlnOpticsGroup": groups} | {name: np.asarray(values) for name, values in columns.items()}
+        blocks = {"optics": optics.assign(rlnImageSize=box), "particles": pd.DataFrame(table)}
+        particles = cls(source, StarFile(blocks), datadir)
+        return particles if rotations is None else particles.with_poses(rotations, shifts_in_angstroms)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each particle."""
+        return self.star.blocks["particles"]
+
+    @property
+    def optics(self) -> pd.DataFrame:
+        """A row for each optics group."""
+        return self.star.blocks["optics"]
+
+    @cached_property
+    def _optics_rows(self) -> NDArray[np.int64]:
+        return optics_rows(self.source, self.table, self.optics)
+
+    def numbers(self, name: str) -> Float64[np.ndarray, " n"] | None:
+        """A column, or that of the optics groups, for each particle; None if there is none.
+
+        Raises:
+            DataError: a value is not a finite number.
+        """
+        if name in self.optics:
+            return numbers(self.source, self.optics, name)[self._optics_rows]
+        return numbers(self.source, self.table, name) if name in self.table else None
+
+    @property
+    def has_poses(self) -> bool:
+        """Whether all three angles are given."""
+        return set(ANGLES) <= set(self.table.columns)
+
+    @property
+    def has_shifts(self) -> bool:
+        """Whether origins are given."""
+        columns = set(self.table.columns)
+        return columns.issuperset(ORIGINS_IN_ANGSTROMS) or columns.issuperset(ORIGINS_IN_PIXELS)
+
+    def rotations(self) -> Float64[np.ndarray, "n 3 3"]:
+        """R of each particle.
+
+        Raises:
+            DataError: an angle is missing or not finite.
+        """
+        if not self.has_poses:
+            raise DataError(self.source, f"has no poses: it needs the columns {', '.join(ANGLES)}")
+        return rotations_of_angles(np.stack([numbers(self.source, self.table, name) for name in ANGLES], axis=1))
+
+    def shifts_in_angstroms(self) -> Float64[np.ndarray, "n 2"]:
+        """Where the centre of each particle stands, (x, y), from the centre of its image: −origin; 0 if not given.
+
+        Raises:
+            DataError: an origin is not finite.
+        """
+        columns = set(self.table.columns)
+        if columns.issuperset(ORIGINS_IN_ANGSTROMS):
+            # Not −0 where there is no shift.
+            return 0.0 - np.stack([numbers(self.source, self.table, name) for name in ORIGINS_IN_ANGSTROMS], axis=1)
+        if columns.issuperset(ORIGINS_IN_PIXELS):
+            origins = np.stack([numbers(self.source, self.table, name) for name in ORIGINS_IN_PIXELS], axis=1)
+            return (0.0 - origins) * self.pixel_size_in_angstroms()[:, None]
+        return np.zeros((len(self), 2))
+
+    def ctf(self) -> CTFParameters | None:
+        """The contrast transfer functions, None if no defocus is given.
+
+        Raises:
+            DataError: a number is not finite, or there is defocus but not all that belongs to it.
+        """
+        found = {name: self.numbers(column) for column, name in {**_IMAGE_OF_CTF, **_OPTICS_OF_CTF}.items()}
+        if found["defocus_u_in_angstroms"] is None:
+            return None
+        # What RELION takes where these are not given: no astigmatism, and no phase plate.
+        if found["defocus_v_in_angstroms"] is None:
+            found["defocus_v_in_angstroms"] = found["defocus_u_in_angstroms"]
+        for name in ("defocus_angle_in_degrees", "phase_shift_in_degrees"):
+            if found[name] is None:
+                found[name] = np.zeros(len(self))
+        lost = [column for column, name in _OPTICS_OF_CTF.items() if found[name] is None]
+        if lost:
+            raise DataError(self.source, f"gives defocus, but has lost {', '.join(lost)}")
+        return CTFParameters(**found)  # type: ignore[arg-type]  # none is None any more
+
+    def pixel_size_in_angstroms(self) -> Float64[np.ndarray, " n"]:
+        """Of each image: as the file says, else as the header of the first stack says, else 1.
+
+        Raises:
+            DataError: a pixel size is not a positive number.
+        """
+        return self._pixel_sizes
+
+    @cached_property
+    def _pixel_sizes(self) -> Float64[np.ndarray, " n"]:
+        sizes = self.numbers("rlnImagePixelSize")
+        if sizes is None:
+            header = self._first_header()
+            size = None if header is None else header.pixel_size_in_angstroms
+            if size is None:
+                log.warning("%s says no pixel size, nor do its images: 1 Å is assumed", self.source)
+            sizes = np.full(len(self), 1.0 if size is None else size)
+        if (sizes <= 0).any():
+            raise DataError(self.source, f"has a pixel size of {sizes.min()} Å")
+        return sizes
+
+    def box_in_pixels(self) -> int | None:
+        """Rows and columns of the images: as the file says, else as the header of the first stack says, if it is there.
+
+        Raises:
+            DataError: there are images of several sizes.
+        """
+        sizes = self.numbers("rlnImageSize")
+        if sizes is None:
+            header = self._first_header()
+            return None if header is None else header.shape[2]
+        if len(set(sizes)) > 1:
+            raise DataError(self.source, f"has images of several sizes, {min(sizes):g} to {max(sizes):g} pixels")
+        return int(sizes[0])
+
+    def _first_header(self) -> MrcHeader | None:
+        """Header of the stack of the first image, if it is there."""
+        if "rlnImageName" not in self.table:
+            return None
+        path = self.subset(slice(1)).image_places().paths[0]
+        return read_header(path) if path.is_file() else None
+
+    @property
+    def image_folder(self) -> Path:
+        """The folder that image paths are relative to."""
+        return self.source.parent if self.datadir is None else self.datadir
+
+    def image_places(self) -> ImagePlaces:
+        """Where the images are. Raises DataError: a name is no image name, or leads out of the folder."""
+        if "rlnImageName" not in self.table:
+            raise DataError(self.source, "names no images: it has no column rlnImageName")
+        return image_places(self.source, self.table["rlnImageName"], self.image_folder)
+
+    def images(self) -> ImageStack:
+        """The images; nothing but headers is read yet.
+
+        Raises:
+            DataError: a stack is missing, damaged or too short, or its path leads out of the folder.
+        """
+        places = self.image_places()
+        for path in places.paths:
+            if not path.is_file():
+                raise DataError(path, f"no such file, but {self.source.name} has images in it (see --datadir)")
+        stack = ImageStack(*places)
+        box = self.box_in_pixels()
+        if box != stack.box:
+            raise DataError(places.paths[0], f"has images of {stack.box} pixels, where {self.source.name} says {box}")
+        return stack
+
+    def with_poses(
+        self,
+        rotations: Float64[np.ndarray, "n 3 3"],
+        shifts_in_angstroms: Float64[np.ndarray, "n 2"] | None = None,
+        **columns: ArrayLike,
+    ) -> Particles:
+        """These particles with other poses; all else stays, and columns that are new come last.
+
+        Args:
+            rotations: R of each.
+            shifts_in_angstroms: where the centre of each stands; None leaves the origins as they are.
+            columns: more columns, [N] each, such as `parteqConfidence`.
+        """
+        table = self.table.assign(**dict(zip(ANGLES, euler_angles(rotations).T, strict=True)))
+        if shifts_in_angstroms is not None:
+            origins = 0.0 - np.asarray(shifts_in_angstroms, dtype=np.float64)
+            table = table.assign(**dict(zip(ORIGINS_IN_ANGSTROMS, origins.T, strict=True)))
+            if set(ORIGINS_IN_PIXELS) & set(table.columns):
+                in_pixels = origins / self.pixel_size_in_angstroms()[:, None]
+                table = table.assign(**dict(zip(ORIGINS_IN_PIXELS, in_pixels.T, strict=True)))
+        table = table.assign(**{name: np.asarray(values) for name, values in columns.items()})
+        return self.with_table(table)
+
+    def subset(self, indices: Indices) -> Particles:
+        """Some of the particles."""
+        return self.with_table(self.table.iloc[indices].reset_index(drop=True))
+
+    def with_table(self, table: pd.DataFrame) -> Particles:
+        """These particles with another table "particles", whose optics groups are the same."""
+        return Particles(self.source, StarFile({**self.star.blocks, "particles": table}), self.datadir)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes a STAR file of RELION 3.1. Image names stay as they are. Raises DataError as `write_star`."""
+        write_star(path, self.star)
+
+
+def open_particles(path: str | os.PathLike[str], *, datadir: str | os.PathLike[str] | None = None) -> Particles:
+    """Particles of a STAR file (RELION 3.0 to 5) or of cryoSPARC's `.cs`; images are not opened yet.
+
+    Args:
+        path: `X.star` or `X.cs`.
+        datadir: the folder that image paths are relative to, instead of that of the file.
+
+    Raises:
+        DataError: the file cannot be read, has lost a table that it needs, or is of another kind.
+    """
+    path, folder = Path(path), None if datadir is None else Path(datadir)
+    if folder is not None and not folder.is_dir():
+        raise DataError(folder, "no such folder")
+    if path.suffix == ".cs":
+        from parteq.datasets.cryoem.cryosparc import read_cs
+
+        return read_cs(path, datadir=folder)
+    if path.suffix != ".star":
+        raise DataError(path, "holds no particles: a STAR file (.star) or one of cryoSPARC (.cs) is needed")
+    star = read_star(path)
+    particles = Particles(path, to_relion31(path, star), folder)
+    if "optics" in star.blocks or "rlnImageName" not in particles.table:
+        return particles
+    # RELION needs the box in its optics table, which RELION 3.0 left to the stack.
+    box = particles.box_in_pixels()
+    if box is None:
+        return particles
+    optics = particles.optics.assign(rlnImageSize=box)
+    return Particles(path, StarFile({**particles.star.blocks, "optics": optics}), folder)

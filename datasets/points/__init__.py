@@ -1,0 +1,1 @@
+"""Point clouds: readers, writers, simulators and the geometry that needs no network."""

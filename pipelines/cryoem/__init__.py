@@ -1,0 +1,1 @@
+"""``parteq cryoem``: the commands on particles, a file each."""

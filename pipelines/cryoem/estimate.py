@@ -1,0 +1,176 @@
+"""``parteq cryoem estimate``: poses of particles by a trained run."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
+
+import numpy as np
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines.command import RunCommand
+from parteq.pipelines.cryoem.options import ParticlesInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from parteq.apps.cryoem.estimation import Poses
+    from parteq.apps.cryoem.inference import PoseInference
+    from parteq.apps.cryoem.samples import ParticleSamples
+
+__all__ = ["Estimate"]
+
+_PART = 4096
+"""Particles that are done, and put down, before the next are begun."""
+
+
+@dataclass(kw_only=True)
+class Estimate(ParticlesInput, RunCommand):
+    """Estimate poses and how sure each is; all other columns are kept.
+
+    The result has the column parteqConfidence: how probable it is that the rotation is right to 15°.
+    """
+
+    example: ClassVar[str] = "parteq cryoem estimate --run RUN --particles particles.star --out poses.star --refine"
+
+    out: Annotated[Path, tyro.conf.arg(metavar="poses.star")]
+    """STAR file to write."""
+    refine: bool = False
+    """Match projections of the run's map, one particle at a time."""
+    resume: bool = False
+    """Go on where a run with the same --out was stopped."""
+
+    def run(self) -> dict[str, Any]:
+        """Estimates part after part, and writes the file at the end."""
+        import torch
+
+        from parteq.apps.cryoem.disc import Disc
+        from parteq.apps.cryoem.samples import ParticleSamples
+        from parteq.core.distributed import is_main, joined, wait
+
+        began = time.monotonic()
+        with joined(self.torch_device()) as device:
+            model = cast("PoseInference", self.checkpoint("cryoem").model()).to(device)
+            particles = self.open()
+            size = particles.images().box
+            try:
+                disc = Disc(model.disc.box, size)
+            except ValueError as error:
+                raise DataError(self.particles, str(error)) from error
+            model.disc = disc.to(device)
+            samples = ParticleSamples(particles, disc, model.config["scale"])
+            self._check_scale(samples.pixel_size, model.config["pixel_size"])
+            volume = self._volume(model)
+            with torch.no_grad():
+                found = self._parts(model, volume, samples, device)
+            if is_main():
+                estimated = particles.with_poses(
+                    found["rotations"].astype(np.float64),
+                    found["shifts"].astype(np.float64) * samples.pixel_size,
+                    parteqConfidence=found["confidence"],
+                )
+                estimated.write(self.out)
+                self._parts_file().unlink(missing_ok=True)
+            wait()
+        seconds = time.monotonic() - began
+        return {
+            "out": str(self.out),
+            "n_particles": len(particles),
+            "mean_confidence": float(found["confidence"].mean()),
+            "particles_per_second": len(particles) / seconds,
+            "seconds": seconds,
+        }
+
+    def _check_scale(self, found: float, expected: float) -> None:
+        if abs(found / expected - 1) > 0.02:
+            reason = f"shows {found:.3f} Å a reduced pixel, where the run was trained on {expected:.3f}"
+            raise DataError(self.particles, f"{reason}: rescale the images to the same field of view")
+
+    def _volume(self, model: PoseInference) -> Tensor:
+        """The map of the run, in units of the samples."""
+        import torch
+
+        from parteq.datasets.cryoem.mrc import read_volume
+
+        path = self.run_path / "volume.mrc"
+        if not path.exists():
+            return model.decoder.volume().detach().cpu()
+        volume, _ = read_volume(path)
+        if len(volume) != model.disc.box:
+            raise DataError(path, f"has {len(volume)} voxels along an edge, the run {model.disc.box}")
+        return torch.from_numpy(volume) / (model.disc.box * model.config["scale"])
+
+    def _parts(
+        self, model: PoseInference, volume: Tensor, samples: ParticleSamples, device: torch.device
+    ) -> dict[str, np.ndarray]:
+        """Rotations, shifts and confidence of all, as they come; what is done is kept on the disk."""
+        import torch
+        from torch.utils.data import TensorDataset
+        from tqdm import tqdm
+
+        from parteq.core.distributed import is_main, wait
+
+        count = len(samples)
+        names = {"rotations": (count, 3, 3), "shifts": (count, 2), "confidence": (count,)}
+        done, found = self._begun(samples, names)
+        shown = is_main() and sys.stderr.isatty() and not self.quiet
+        with tqdm(total=count, initial=done, unit="particle", leave=False, disable=not shown) as bar:
+            for first in range(done, count, _PART):
+                indices = np.arange(first, min(first + _PART, count))
+                parts = [samples.batch(part) for part in np.array_split(indices, math.ceil(len(indices) / 256))]
+                data = TensorDataset(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+                poses, confidence = self._estimate(model, volume, data, device)
+                for name, tensor in zip(names, (poses.rotations, poses.shifts, confidence), strict=True):
+                    found[name][indices] = tensor.numpy()
+                if is_main():
+                    self._keep(samples, found, int(indices[-1]) + 1)
+                wait()
+                bar.update(len(indices))
+        return found
+
+    def _estimate(self, model: PoseInference, volume: Tensor, data: Any, device: torch.device) -> tuple[Poses, Tensor]:
+        from parteq.apps.cryoem.estimation import propose, refine, weigh
+
+        poses = propose(model, volume, data, device)
+        if self.refine:
+            poses = refine(model, volume, data, poses, device, everywhere=True)
+            poses = refine(model, volume, data, poses, device)
+        return poses, weigh(model, volume, data, poses, device)
+
+    def _parts_file(self) -> Path:
+        return self.out.with_name(f".{self.out.stem}.parts.npz")
+
+    def _identity(self, samples: ParticleSamples) -> str:
+        """What a result that was begun must have been begun with."""
+        weights = self.checkpoint("cryoem").fingerprint()
+        return f"{weights} {samples.particles.source.resolve()} {len(samples)} {self.refine}"
+
+    def _begun(self, samples: ParticleSamples, names: dict[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
+        """How many particles were done before, and what was found of them."""
+        found = {name: np.zeros(shape, np.float32) for name, shape in names.items()}
+        path = self._parts_file()
+        if not self.resume or not path.exists():
+            return 0, found
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if str(file["identity"]) != self._identity(samples):
+                    raise DataError(path, "was begun with another run or other particles: go without --resume")
+                done = int(file["done"])
+                for name, values in found.items():
+                    values[:done] = file[name]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(path, f"is damaged: {error}") from error
+        return done, found
+
+    def _keep(self, samples: ParticleSamples, found: dict[str, np.ndarray], done: int) -> None:
+        from parteq.datasets.files import replacing
+
+        with replacing(self._parts_file()) as temporary:
+            parts = {name: values[:done] for name, values in found.items()}
+            np.savez(temporary, identity=self._identity(samples), done=done, **parts)

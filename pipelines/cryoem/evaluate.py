@@ -1,0 +1,128 @@
+"""``parteq cryoem evaluate``: how far estimated poses are from the true ones."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines.command import Command, File
+from parteq.pipelines.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from parteq.datasets.cryoem.particles import Particles
+
+__all__ = ["Evaluate", "match_images"]
+
+Table = Annotated[Path, tyro.conf.arg(metavar="X.star")]
+PointGroup = Annotated[str, tyro.conf.arg(metavar="GROUP")]
+
+
+@dataclass(kw_only=True)
+class Evaluate(Command):
+    """Compare poses with the truth, after aligning frame, hand and origin of the map.
+
+    Rows belong together if their images do; their order does not matter.
+    """
+
+    example: ClassVar[str] = "parteq cryoem evaluate --estimate poses.star --truth truth.star --json errors.json"
+
+    estimate: Table
+    """Estimated poses: STAR or .cs file."""
+    truth: Table
+    """True poses of the same images."""
+    symmetry: PointGroup = "C1"
+    """Point group of the true map, axes as RELION sets them: C5, D2, T, O, I1, I2."""
+    out: File = None
+    """Draw errors and view directions into this PNG file."""
+
+    def run(self) -> dict[str, Any]:
+        """Aligns, and tells the errors of the images that both files have."""
+        from parteq.apps.cryoem.pointgroups import point_group
+        from parteq.apps.cryoem.pose_metrics import pose_errors
+
+        try:
+            point_group(self.symmetry)
+        except ValueError as error:
+            raise DataError(f"--symmetry {self.symmetry}", str(error)) from error
+        estimate, truth = _with_poses(self.estimate), _with_poses(self.truth)
+        rows = match_images(estimate, truth)
+        missing, surplus = len(truth) - len(rows), len(estimate) - len(rows)
+        if missing or surplus:
+            warnings.warn(
+                f"{len(rows)} images are in both files; {missing} have no estimate, {surplus} have no truth",
+                stacklevel=2,
+            )
+        of_estimate, of_truth = rows["estimate"].to_numpy(), rows["truth"].to_numpy()
+        true_rotations = truth.rotations()[of_truth]
+        errors = pose_errors(
+            estimate.rotations()[of_estimate],
+            true_rotations,
+            (estimate.shifts_in_angstroms()[of_estimate], truth.shifts_in_angstroms()[of_truth]),
+            symmetry=self.symmetry,
+            seed=self.seed,
+        )
+        if self.out is not None:
+            from parteq.pipelines.cryoem.pictures import pose_error_figure
+            from parteq.pipelines.figures import png
+
+            with replacing(self.out) as temporary:
+                temporary.write_bytes(png(pose_error_figure(errors, true_rotations)))
+        return {
+            **errors.summary(),
+            **{f"rotation_error_median_{hand}_hand_deg": m for hand, m in errors.rotation_median_by_hand.items()},
+            "symmetry": self.symmetry,
+            "n_missing": missing,
+            "n_surplus": surplus,
+        }
+
+
+def _with_poses(path: Path) -> Particles:
+    from parteq.datasets.cryoem.particles import open_particles
+
+    particles = open_particles(path)
+    if not particles.has_poses:
+        raise DataError(path, "has no poses")
+    return particles
+
+
+def match_images(estimate: Particles, truth: Particles) -> pd.DataFrame:
+    """Which rows are of the same image.
+
+    Images are the same if number and path are; if no path of the one is a path of the other, for the files may lie in
+    different folders, if number and file name are. Of an image that stands in several rows the first belongs to the
+    first, and so on.
+
+    Returns:
+        The columns ``estimate`` and ``truth``, row numbers, in the order of the truth.
+
+    Raises:
+        DataError: a file has no image names, or none in common with the other.
+    """
+    for whole_path in (True, False):
+        tables = [_image_keys(particles, whole_path) for particles in (estimate, truth)]
+        rows = tables[1].merge(tables[0], on=["number", "path", "occurrence"], suffixes=("_truth", "_estimate"))
+        if len(rows):
+            return rows.rename(columns={"row_estimate": "estimate", "row_truth": "truth"})[["estimate", "truth"]]
+    raise DataError(estimate.source, f"has no image in common with {truth.source}")
+
+
+def _image_keys(particles: Particles, whole_path: bool) -> pd.DataFrame:
+    """Of each row the number of the image, the path of its file, and which row with this image it is."""
+    table = particles.table
+    if "rlnImageName" not in table:
+        raise DataError(particles.source, "has no image names (rlnImageName) to tell which rows belong together")
+    parts = (
+        table["rlnImageName"].astype(str).str.extract(r"^(?:0*(?P<number>\d+)@)?(?P<path>.*)$").reset_index(drop=True)
+    )
+    parts["number"] = parts["number"].fillna("")
+    if not whole_path:
+        parts["path"] = parts["path"].str.rpartition("/")[2]
+    parts["occurrence"] = parts.groupby(["number", "path"]).cumcount()
+    return parts.assign(row=range(len(parts)))

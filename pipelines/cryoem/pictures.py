@@ -1,0 +1,126 @@
+"""The pictures of the commands on particles: errors of poses, resolution of maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from parteq.apps.cryoem.pose_metrics import PoseErrors
+from parteq.apps.cryoem.resolution import HalfMapResolution, resolution_at
+from parteq.pipelines.figures import FLIPS, GREY, STYLE, TURNS, WIDTH
+
+__all__ = ["pose_error_figure", "resolution_figure"]
+
+_MOST_POINTS = 5000
+_HIGHEST_SHOWN = 30.0  # degrees; on the sphere all errors above have one colour
+
+
+def pose_error_figure(errors: PoseErrors, true_rotations: Float[np.ndarray, "particles 3 3"]) -> Figure:
+    """How errors are distributed, and where on the sphere of view directions they are large.
+
+    Args:
+        errors: of the particles.
+        true_rotations: R of each; the view direction is its third row.
+    """
+    rotation = errors.rotation_in_degrees
+    median = float(np.median(rotation))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+        grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.25))
+        axes: Any = figure.add_subplot(grid[0])
+        # Fine where good estimates lie; whoever has none sees a flat line up to 180°.
+        edges = np.linspace(0, 180 if median > 30 else max(3.0, 4 * median), 46)
+        parts = {
+            "whole": (rotation, TURNS),
+            "view direction": (errors.view_direction_in_degrees, FLIPS),
+            "in the plane": (errors.in_plane_in_degrees, GREY),
+        }
+        for name, (values, colour) in parts.items():
+            counts = np.histogram(values, edges)[0] / len(values)
+            axes.stairs(
+                100 * counts, edges, color=colour, linewidth=1.6, label=f"{name}, median {np.median(values):.2g}°"
+            )
+        axes.set(xlabel="error (degrees)", ylabel="particles (%)", xlim=edges[[0, -1]])
+        beyond, title = float((rotation > edges[-1]).mean()), f"{len(rotation):,} particles"
+        axes.set_title(title + (f", {beyond:.0%} beyond {edges[-1]:.0f}°" if beyond > 0.005 else ""))
+        axes.grid(True)
+        axes.legend(fontsize=7.5)
+        _draw_sphere(figure, figure.add_subplot(grid[1], projection="mollweide"), errors, true_rotations)
+    return figure
+
+
+def _draw_sphere(figure: Figure, axes: Any, errors: PoseErrors, true_rotations: Float[np.ndarray, "n 3 3"]) -> None:
+    """The true view directions on a map of equal areas, coloured by the error; the largest errors on top."""
+    rotation, views = errors.rotation_in_degrees, true_rotations[:, 2]
+    chosen = np.linspace(0, len(views) - 1, min(len(views), _MOST_POINTS)).astype(int)
+    chosen = chosen[np.argsort(rotation[chosen])]
+    x, y, z = views[chosen].T
+    shown = axes.scatter(
+        np.arctan2(y, x),
+        np.arcsin(np.clip(z, -1, 1)),
+        s=np.clip(12_000 / len(chosen), 3, 20),
+        c=rotation[chosen],
+        cmap="viridis",
+        vmin=0,
+        vmax=min(_HIGHEST_SHOWN, max(1.0, float(np.percentile(rotation, 95)))),
+        linewidth=0,
+    )
+    axes.set_xticks(np.radians([-120, -60, 0, 60, 120]), [])
+    axes.set_yticks(np.radians([-60, -30, 0, 30, 60]), [])
+    axes.grid(True, linewidth=0.5)
+    axes.set_title(f"view directions, hand: {errors.alignment.hand}")
+    bar: Any = figure.colorbar(shown, ax=axes, shrink=0.6, pad=0.03, extend="max")
+    bar.set_label("rotation error (degrees)")
+    bar.outline.set_visible(False)
+
+
+def resolution_figure(
+    found: HalfMapResolution, volume: Float[np.ndarray, "box box box"], mask: Float[np.ndarray, "box box box"]
+) -> Figure:
+    """The Fourier shell correlations of half maps, and the map seen along its axes with the outline of the mask."""
+    shells = np.arange(1, len(found.unmasked))
+    curves = (
+        ("in the mask, corrected", found.corrected, TURNS, "-"),
+        ("in the mask", found.masked, TURNS, ":"),
+        ("whole box", found.unmasked, FLIPS, "-"),
+        ("random phases in the mask", found.randomised, GREY, ":"),
+    )
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+        grid = figure.add_gridspec(2, 3, height_ratios=(1.35, 1))
+        axes: Any = figure.add_subplot(grid[0, :])
+        for name, curve, colour, line in curves:
+            if curve is found.randomised and not curve.any():
+                continue  # the halves agree on every shell, and none was made random
+            axes.plot(shells, curve[1:], color=colour, linestyle=line, label=name)
+        for level in (0.143, 0.5):
+            axes.axhline(level, color=GREY, linewidth=0.8, linestyle="--")
+            resolution = resolution_at(found.corrected, level, found.box_in_angstroms)
+            place = found.box_in_angstroms / resolution
+            axes.plot([place], [level], color=TURNS, marker="o", markersize=4)
+            side = ("right", -4) if place > 0.9 * shells[-1] else ("left", 4)
+            axes.annotate(
+                f"{resolution:.1f} Å",
+                (place, level),
+                (side[1], 4),
+                textcoords="offset points",
+                fontsize=8,
+                horizontalalignment=side[0],
+            )
+        ticks = np.unique(np.linspace(1, shells[-1], 8).round().astype(int))
+        axes.set_xticks(ticks, [f"{found.box_in_angstroms / tick:.1f}" for tick in ticks])
+        axes.set(xlabel="resolution (Å)", ylabel="correlation of half maps", xlim=(1, shells[-1]))
+        axes.set_ylim(min(-0.05, float(found.unmasked.min())), 1.03)
+        axes.grid(True)
+        axes.legend(fontsize=7.5, loc="center left", frameon=True, framealpha=1, edgecolor="none")
+        for number, (axis, name) in enumerate(((0, "z"), (1, "y"), (2, "x"))):
+            panel: Any = figure.add_subplot(grid[1, number])
+            panel.imshow(volume.sum(axis), cmap="gray", origin="lower")
+            panel.contour(mask.max(axis), [0.5], colors=FLIPS, linewidths=0.8)
+            panel.set_title(f"map along {name}")
+            panel.set_axis_off()
+    return figure

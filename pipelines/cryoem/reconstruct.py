@@ -1,0 +1,223 @@
+"""``parteq cryoem reconstruct``: a map from images and their poses, half maps, and the resolution."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines.command import Command, File
+from parteq.pipelines.files import replacing, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from parteq.apps.cryoem.reconstruction import Reconstruction
+    from parteq.datasets.cryoem.particles import Particles
+
+__all__ = ["Reconstruct"]
+
+Table = Annotated[Path, tyro.conf.arg(metavar="X.star")]
+Map = Annotated[Path, tyro.conf.arg(metavar="MAP.mrc")]
+# Below this the mean correlation with the symmetry copies, of a map of low resolution, is taken for none.
+_SYMMETRIC = 0.6
+
+PointGroup = Annotated[str, tyro.conf.arg(metavar="GROUP")]
+
+
+@dataclass(kw_only=True)
+class Reconstruct(Command):
+    """Make a map of particles with poses: MAP.mrc.
+
+    With --halves also MAP_half1.mrc, MAP_half2.mrc, MAP_fsc.json and MAP_fsc.png.
+    """
+
+    example: ClassVar[str] = "parteq cryoem reconstruct --particles poses.star --out map.mrc --symmetry C5 --halves"
+
+    particles: Table
+    """Particles with poses: STAR or .cs file."""
+    out: Map
+    """Map to write."""
+    symmetry: PointGroup = "C1"
+    """Point group, axes as RELION sets them: C5, D2, T, O, I1, I2."""
+    find_axes: bool = False
+    """First find the axes, in a map without symmetry, and turn and move the poses to them."""
+    halves: bool = False
+    """Make half maps (rlnRandomSubset, else at random), and from them the resolution."""
+    ignore_ctf: bool = False
+    """Take images as having no CTF, whatever the file says."""
+    reference: File = None
+    """Map in the same frame to compare with."""
+    datadir: File = None
+    """Folder that the image paths start from; the file's."""
+    regularisation: float = 1e-3
+    """Noise over signal, of an average point in Fourier space."""
+    batch_size: int = 64
+    """Images in memory at a time."""
+
+    def run(self) -> dict[str, Any]:
+        """Streams the images, then writes the maps; the map last."""
+        from parteq.datasets.cryoem.mrc import write_volume
+
+        self._check()
+        particles, pixel_size = self._open()
+        reference = self._reference(particles.images().box, pixel_size)
+        found: dict[str, Any] = {}
+        if self.find_axes:
+            particles, found["symmetry_correlation"] = self._to_axes(particles, pixel_size)
+        subsets = self._subsets(particles)
+        parts = self._insert(particles, subsets, self.symmetry)
+        total = parts[0] + parts[1] if self.halves else parts[0]
+        volume = self._volume(total)
+        results: dict[str, Any] = {
+            "out": str(self.out),
+            "n_particles": len(particles),
+            "box": len(volume),
+            "pixel_size_angstrom": pixel_size,
+            "symmetry": self.symmetry,
+            **found,
+        }
+        if reference is not None:
+            from parteq.apps.cryoem.resolution import fourier_shell_correlation, resolution_at
+
+            curve = fourier_shell_correlation(volume, reference)
+            results["resolution_reference_05_angstrom"] = resolution_at(curve, 0.5, len(volume) * pixel_size)
+            results["fsc_reference"] = curve.tolist()
+        if self.halves:
+            first, second = (self._volume(part) for part in parts)
+            write_volume(self._beside("_half1.mrc"), first, pixel_size)
+            write_volume(self._beside("_half2.mrc"), second, pixel_size)
+            results |= self._resolution(first, second, volume, pixel_size, [len(subset) for subset in subsets])
+        write_volume(self.out, volume, pixel_size)
+        return results
+
+    def _check(self) -> None:
+        """Refuses what could not be done, before the work."""
+        from parteq.apps.cryoem.pointgroups import point_group
+
+        try:
+            point_group(self.symmetry)
+        except ValueError as error:
+            raise DataError(f"--symmetry {self.symmetry}", str(error)) from error
+        if self.out.suffix != ".mrc":
+            raise DataError(self.out, "is to be a map: give it a name that ends in .mrc")
+        if not self.out.parent.is_dir():
+            raise DataError(self.out, "there is no such folder")
+        if self.batch_size < 1:
+            raise DataError(f"--batch-size {self.batch_size}", "must be greater than 0")
+        if not self.regularisation >= 0:
+            raise DataError(f"--regularisation {self.regularisation}", "must not be negative")
+
+    def _open(self) -> tuple[Particles, float]:
+        """The particles, and the pixel size in Å that all share."""
+        from parteq.datasets.cryoem.particles import open_particles
+
+        particles = open_particles(self.particles, datadir=self.datadir)
+        if not particles.has_poses:
+            raise DataError(self.particles, "has no poses")
+        sizes = particles.pixel_size_in_angstroms()
+        if sizes.min() != sizes.max():
+            raise DataError(self.particles, f"has pixel sizes from {sizes.min():g} to {sizes.max():g} Å: take one")
+        return particles, float(sizes[0])
+
+    def _reference(self, box: int, pixel_size: float) -> NDArray[np.float32] | None:
+        """The map to compare with."""
+        from parteq.datasets.cryoem.mrc import read_volume
+
+        if self.reference is None:
+            return None
+        volume, its_pixel_size = read_volume(self.reference)
+        if len(volume) != box or abs(its_pixel_size / pixel_size - 1) > 0.01:
+            found = f"{len(volume)} voxels of {its_pixel_size:g} Å"
+            raise DataError(self.reference, f"has {found}, the images have {box} pixels of {pixel_size:g} Å")
+        return volume
+
+    def _to_axes(self, particles: Particles, pixel_size: float) -> tuple[Particles, float]:
+        """The particles in the frame of the symmetry axes of their map, and how symmetric that is."""
+        import numpy as np
+
+        from parteq.apps.cryoem.symmetry_axes import find_axes
+
+        (part,) = self._insert(particles, [np.arange(len(particles))], symmetry="C1")
+        frame = find_axes(self._volume(part), self.symmetry)
+        if frame.correlation < _SYMMETRIC:
+            warnings.warn(
+                f"the map correlates with its symmetry copies by {frame.correlation:.2f} only: "
+                f"it may not have the symmetry {self.symmetry}",
+                stacklevel=2,
+            )
+        # The pose R of φ is the pose R G of x ↦ φ(G x + t), whose origin stands P R t further.
+        rotations = particles.rotations()
+        shifts = particles.shifts_in_angstroms() + rotations[:, :2] @ frame.offset_in_voxels * pixel_size
+        return particles.with_poses(rotations @ frame.matrix, shifts), frame.correlation
+
+    def _subsets(self, particles: Particles) -> list[NDArray[np.int64]]:
+        """The particles of the half sets, or all of them."""
+        import numpy as np
+
+        if not self.halves:
+            return [np.arange(len(particles))]
+        table = particles.table
+        if "rlnRandomSubset" in table:
+            numbers = table["rlnRandomSubset"].to_numpy()
+            if set(numbers) == {1, 2}:
+                return [np.flatnonzero(numbers == number) for number in (1, 2)]
+            warnings.warn("rlnRandomSubset is not 1 and 2: the half sets are drawn at random", stacklevel=2)
+        # An image that stands in several rows goes to one of the halves.
+        unique, images = np.unique(table["rlnImageName"].astype(str), return_inverse=True)
+        if len(unique) < 2:
+            raise DataError(self.particles, "has one image, and half maps need two")
+        first = np.random.default_rng(self.seed).permutation(len(unique)) < len(unique) // 2
+        return [np.flatnonzero(first[images]), np.flatnonzero(~first[images])]
+
+    def _insert(self, particles: Particles, subsets: list[NDArray[np.int64]], symmetry: str) -> list[Reconstruction]:
+        """A reconstruction of each subset."""
+        from tqdm import tqdm
+
+        from parteq.apps.cryoem.reconstruction import Reconstruction, insert_particles
+
+        device, box = self.torch_device(), particles.images().box
+        parts = [Reconstruction(box, symmetry=symmetry, device=device) for _ in subsets]
+        hidden = True if self.quiet else None
+        with tqdm(total=len(particles), desc="inserting", unit="image", delay=2, disable=hidden, leave=False) as bar:
+            for part, subset in zip(parts, subsets, strict=True):
+                insert_particles(
+                    part, particles, subset, ctf=not self.ignore_ctf, batch_size=self.batch_size, progress=bar.update
+                )
+        return parts
+
+    def _volume(self, part: Reconstruction) -> NDArray[np.float32]:
+        volume: NDArray[np.float32] = part.volume(self.regularisation).cpu().numpy()
+        return volume
+
+    def _beside(self, ending: str) -> Path:
+        return self.out.with_name(self.out.stem + ending)
+
+    def _resolution(
+        self,
+        first: NDArray[np.float32],
+        second: NDArray[np.float32],
+        volume: NDArray[np.float32],
+        pixel_size: float,
+        counts: list[int],
+    ) -> dict[str, Any]:
+        """Resolutions from half maps; writes the curves and the picture."""
+        from parteq.apps.cryoem.resolution import half_map_resolution, soft_mask
+        from parteq.pipelines.cryoem.pictures import resolution_figure
+        from parteq.pipelines.figures import png
+
+        mask = soft_mask(volume, pixel_size)
+        found = half_map_resolution(first, second, mask, pixel_size, seed=self.seed)
+        curves = {name: getattr(found, name).tolist() for name in ("unmasked", "masked", "randomised", "corrected")}
+        frequencies = [shell / found.box_in_angstroms for shell in range(len(found.unmasked))]
+        values = {**found.summary(), "n_half1": counts[0], "n_half2": counts[1]}
+        record = {"schema": 1, **values, "frequency_per_angstrom": frequencies, **curves}
+        write_json(self._beside("_fsc.json"), record)
+        with replacing(self._beside("_fsc.png")) as temporary:
+            temporary.write_bytes(png(resolution_figure(found, volume, mask)))
+        return values

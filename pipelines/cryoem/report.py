@@ -1,0 +1,163 @@
+"""The report of a training on particles, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from parteq.pipelines.cryoem.pictures import pose_error_figure
+from parteq.pipelines.figures import FLIPS, GREY, STYLE, TURNS, WIDTH, png
+from parteq.pipelines.report import Picture, Section, degree_section, write_report
+
+if TYPE_CHECKING:
+    from parteq.apps.cryoem.diagnosis import Diagnosis
+    from parteq.apps.cryoem.inference import PoseInference
+    from parteq.apps.cryoem.pose_metrics import PoseErrors
+    from parteq.datasets.cryoem.particles import Particles
+    from parteq.pipelines.run import Run
+
+__all__ = ["write_training_report"]
+
+
+def write_training_report(
+    run: Run,
+    model: PoseInference,
+    volume: Float[np.ndarray, "box box box"],
+    rotations: Float[np.ndarray, "n 3 3"],
+    confidence: Float[np.ndarray, " n"],
+    errors: PoseErrors | None,
+    diagnosis: Diagnosis,
+    particles: Particles,
+) -> None:
+    """Writes `report.html` and its pictures into the run directory.
+
+    Args:
+        run: of the training.
+        model: as trained.
+        volume: the map.
+        rotations: R of each particle, refined.
+        confidence: in each rotation.
+        errors: of the rotations, where the truth is known.
+        diagnosis: whether the run is stuck.
+        particles: that were trained on.
+    """
+    from parteq.core.measure import measure_degree
+
+    config = model.config
+    history = run.history()
+    sections = [
+        Section("Is it to be trusted?", finding=diagnosis.sentence()),
+        Section(
+            "Training",
+            pictures=[
+                Picture("learning_curve", png(_course(history)), "The loss, and the error where poses are known.")
+            ],
+        ),
+        Section(
+            "The map",
+            "Seen along its axes: slices through the centre above, projections below. Its hand is arbitrary.",
+            pictures=[Picture("map", png(_map(volume)), "The map that the poses make.")],
+        ),
+        Section(
+            "Poses",
+            f"{len(rotations):,} particles, mean confidence {confidence.mean():.2f}.",
+            pictures=[
+                Picture("poses", png(_poses(rotations, confidence)), "View directions, and how sure each pose is.")
+            ],
+        ),
+    ]
+    if errors is not None:
+        summary = errors.summary()
+        figure = png(pose_error_figure(errors, particles.rotations()))
+        calibration = png(_calibration(confidence, errors.rotation_in_degrees))
+        sections.append(
+            Section(
+                "Against the truth",
+                "Of the refined poses, after aligning frame, hand and origin of the map. No pose of the file was used.",
+                tables=[[{key.replace("_", " "): value for key, value in list(summary.items())[:6]}]],
+                pictures=[
+                    Picture("errors", figure, "Rotation errors, and where on the sphere of views they are."),
+                    Picture("calibration", calibration, "Is the confidence right? On the dashed line it is."),
+                ],
+            )
+        )
+    if config["degree"] == "learned":
+        sections.append(degree_section(measure_degree(model.encoder.cpu())))
+    how = "poses that are known" if config["supervised"] else "images alone"
+    lead = (
+        f"{len(particles):,} particles, learned from {how}: encoder {config['encoder']}, degree {config['degree']}, "
+        f"loss {config['loss']}, at {config['box']} pixels of {config['pixel_size']:.2f} Å."
+    )
+    write_report(run.path / "report.html", run.path.name, lead, sections)
+
+
+def _course(history: Sequence[dict[str, Any]]) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+        loss, error = figure.subplots(1, 2)
+        epochs = [record["epoch"] for record in history]
+        loss.plot(epochs, [record["loss"] for record in history], color=GREY)
+        loss.set(xlabel="epoch", ylabel="loss")
+        known = [(r["seconds"], r["rotation_error_median_deg"]) for r in history if "rotation_error_median_deg" in r]
+        if known:
+            error.plot(*zip(*known, strict=True), color=TURNS)
+            error.axhline(20, color=GREY, linestyle="--", linewidth=1)
+            error.set(xlabel="seconds", ylabel="median rotation error (°)", ylim=(0, None))
+        else:
+            error.set_axis_off()
+        return figure
+
+
+def _map(volume: Float[np.ndarray, "box box box"]) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.68 * WIDTH), layout="constrained")
+        middle = len(volume) // 2
+        for column, (axes, name) in enumerate(zip(figure.subplots(2, 3).T, "zyx", strict=True)):
+            for panel, picture in zip(axes, (volume.take(middle, column), volume.sum(column)), strict=True):
+                panel.imshow(picture, cmap="gray", origin="lower")
+                panel.set_axis_off()
+            axes[0].set_title(f"along {name}")
+        return figure
+
+
+def _poses(rotations: Float[np.ndarray, "n 3 3"], confidence: Float[np.ndarray, " n"]) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+        grid = figure.add_gridspec(1, 2, width_ratios=(1.5, 1))
+        sphere: Any = figure.add_subplot(grid[0], projection="mollweide")
+        x, y, z = rotations[:, 2].T
+        sphere.scatter(
+            np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1)), s=3, c=confidence, cmap="viridis", vmin=0, vmax=1
+        )
+        sphere.set(xticklabels=[], yticklabels=[])
+        sphere.grid(True, alpha=0.3)
+        bars = figure.add_subplot(grid[1])
+        bars.hist(confidence, bins=20, range=(0, 1), color=TURNS)
+        bars.set(xlabel="confidence", ylabel="particles")
+        return figure
+
+
+def _calibration(confidence: Float[np.ndarray, " n"], errors: Float[np.ndarray, " n"]) -> Figure:
+    from parteq.apps.cryoem.matching import CONFIDENT_DEGREES
+
+    right = errors < CONFIDENT_DEGREES
+    edges = np.linspace(0, 1, 11)
+    bins = np.clip(np.digitize(confidence, edges) - 1, 0, 9)
+    filled = [number for number in range(10) if (bins == number).any()]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH / 2, 2.8), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+        axes.scatter(
+            [confidence[bins == number].mean() for number in filled],
+            [right[bins == number].mean() for number in filled],
+            s=[10 + 200 * (bins == number).mean() for number in filled],
+            color=FLIPS,
+        )
+        axes.set(xlabel="confidence", ylabel=f"share within {CONFIDENT_DEGREES:.0f}°", xlim=(0, 1), ylim=(0, 1))
+        return figure

@@ -1,0 +1,340 @@
+"""``parteq cryoem train``: an encoder of poses, from nothing but images or from poses that are known, and a map."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+
+import numpy as np
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines.command import Text
+from parteq.pipelines.cryoem.options import ParticlesInput
+from parteq.pipelines.training import TrainingCommand
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from parteq.apps.cryoem.estimation import Poses
+    from parteq.apps.cryoem.inference import PoseInference
+    from parteq.apps.cryoem.samples import ParticleSamples
+    from parteq.core.training import Settings
+    from parteq.datasets.cryoem.particles import Particles
+    from parteq.pipelines.run import Run
+
+__all__ = ["TrainPoses"]
+
+log = logging.getLogger(__name__)
+
+IMAGES_SHOWN = 70_000
+MEASURED = 1000
+BATCH = 64
+HELD_OUT = 0.2
+
+
+def _choice(metavar: str) -> Any:
+    return tyro.conf.arg(metavar=metavar)
+
+
+@dataclass(kw_only=True)
+class TrainPoses(ParticlesInput, TrainingCommand):
+    """Learn poses and a map from images alone, or from poses that are known."""
+
+    example: ClassVar[str] = "parteq cryoem train --particles particles.star --encoder d4 --out RUN"
+
+    mode: Annotated[Literal["abinitio", "supervised"], _choice("MODE")] = "abinitio"
+    """abinitio, or supervised by the poses of --particles."""
+    encoder: Annotated[Literal["d4", "c4", "so2", "o2", "cnn"], _choice("GROUP")] = "d4"
+    """Turns of the image that turn the pose: d4, c4, so2, o2, or cnn."""
+    degree: Annotated[Literal["learned", "full", "none"], _choice("DEGREE")] = "full"
+    """How much of it: learned, full or none."""
+    loss: Annotated[Literal["l2", "symmetric", "multihead"], _choice("LOSS")] = "l2"
+    """l2, symmetric or multihead (best of 8 poses)."""
+    decoder: Annotated[Literal["voxel", "implicit"], _choice("KIND")] = "voxel"
+    """Volume: voxel or implicit."""
+    augment: Annotated[Literal["none", "d4"], _choice("NAME")] = "none"
+    """Turn and mirror images at random: none or d4."""
+    box: int = 32
+    """Pixels that images are reduced to."""
+    width: float = 1.0
+    """Factor on the channels of the encoder."""
+    val: Text = None
+    """Particles to measure on, with poses; else a part of --particles (supervised)."""
+    restarts: int = 0
+    """Begin again up to so many times if stuck."""
+    max_seconds: float = math.inf
+    """Train no longer than this."""
+    epochs: int = 0
+    """Passes over the images; 0 shows 70,000 in all."""
+
+    def settings(self) -> Settings:
+        """The settings of the loop; they depend on the number of particles only through the epochs."""
+        from dataclasses import replace
+
+        for name, least in (("box", 8), ("restarts", 0), ("width", 1e-6), ("max_seconds", 1e-6)):
+            if not getattr(self, name) >= least:
+                raise DataError("options", f"{name.replace('_', '-')} must be at least {least}")
+        return replace(super().settings(), gradient_clip=math.inf, batch_size=self.batch_size or BATCH)
+
+    def run(self) -> dict[str, Any]:
+        """Trains, refines the poses, and leaves map, poses and report in the run directory."""
+        import torch
+
+        from parteq.apps.cryoem.disc import Disc
+        from parteq.apps.cryoem.inference import create_model
+        from parteq.apps.cryoem.samples import ParticleSamples, working_box
+        from parteq.core.distributed import is_main, joined, wait
+
+        began = time.monotonic()
+        self.settings()
+        with joined(self.torch_device()) as device:
+            particles = self.open()
+            if self.mode == "supervised" and not particles.has_poses:
+                raise DataError(self.particles, "has no poses to be supervised by: use --mode abinitio")
+            training, measured = self._split(particles)
+            size = training.images().box
+            try:
+                box = working_box(size, self.box)
+            except ValueError as error:
+                raise DataError(self.particles, str(error)) from error
+            samples = ParticleSamples(training, Disc(box, size))
+            run = self.begin({"particles": _describe(training)})
+            config = {
+                "encoder": self.encoder,
+                "degree": self.degree,
+                "loss": self.loss,
+                "supervised": self.mode == "supervised",
+                "decoder": self.decoder,
+                "box": box,
+                "size": size,
+                "particles": len(training),
+                "width": self.width,
+                "pixel_size": samples.pixel_size,
+                "scale": samples.scale,
+            }
+            task = _Training(self, run, samples, measured, config, device, began)
+            model = task.fit(create_model)
+            poses, volume, proposed = task.finish(model)
+            torch.set_grad_enabled(True)
+            results = task.results(model, poses, volume, proposed) if is_main() else {}
+            wait()
+        return results | {"seconds": time.monotonic() - began}
+
+    def _split(self, particles: Particles) -> tuple[Particles, Particles | None]:
+        """Those to train on, and those that errors are measured on after each epoch, if poses are known."""
+        from parteq.datasets.cryoem.particles import open_particles
+
+        if self.val is not None:
+            measured = open_particles(self.val, datadir=self.datadir)
+            if not measured.has_poses:
+                raise DataError(self.val, "has no poses to measure by")
+            return particles, measured
+        if self.mode == "supervised":
+            order = np.random.default_rng(self.seed).permutation(len(particles))
+            count = min(max(1, round(HELD_OUT * len(particles))), MEASURED)
+            if count == len(particles):
+                raise DataError(self.particles, "has too few particles to hold some out")
+            return particles.subset(np.sort(order[count:])), particles.subset(np.sort(order[:count]))
+        if not particles.has_poses:
+            return particles, None
+        # Errors are only recorded: no pose of the file is seen by the network.
+        few = np.linspace(0, len(particles) - 1, min(len(particles), MEASURED)).astype(int)
+        return particles, particles.subset(few)
+
+
+class _Training:
+    """One command's training: attempts, what is recorded of each epoch, and what is left at the end."""
+
+    def __init__(
+        self,
+        command: TrainPoses,
+        run: Run,
+        samples: ParticleSamples,
+        measured: Particles | None,
+        config: dict[str, Any],
+        device: torch.device,
+        began: float,
+    ) -> None:
+        from dataclasses import replace
+
+        from parteq.apps.cryoem.samples import ParticleSamples
+
+        self.command, self.run, self.config, self.device, self.began = command, run, config, device, began
+        self.samples, self.data = samples, samples.in_memory()
+        self.measured = None
+        if measured is not None:
+            self.measured = ParticleSamples(measured, samples.disc, samples.scale)
+            self.measured_data = self.measured.in_memory()
+        epochs = command.epochs or max(10, math.ceil(IMAGES_SHOWN / len(samples)))
+        self.settings = replace(command.settings(), epochs=epochs)
+        history = run.history()
+        self.before = history[-1]["seconds"] if history else 0.0
+        self.cpu_before = history[-1]["cpu_seconds"] if history else 0.0
+
+    def fit(self, create: Any) -> PoseInference:
+        """Trains, more than once if stuck and allowed; the best of the attempts."""
+        from dataclasses import replace
+
+        import torch
+
+        from parteq.apps.cryoem.augment import quarter_turns_and_mirrors
+        from parteq.core.chain import degree_penalty
+        from parteq.core.training import fit
+
+        command = self.command
+        done = self.run.epochs()[-1] if self.run.epochs() else 0
+        first, state = 0, None
+        if done:
+            checkpoint = self.run.checkpoint()
+            first, state = int(checkpoint.about()["attempt"]), checkpoint.training_state()
+        augment = quarter_turns_and_mirrors(self.samples.disc) if command.augment == "d4" else None
+        for attempt in range(first, command.restarts + 1):
+            torch.manual_seed(command.seed + attempt)
+            if state is None:
+                model = cast("PoseInference", create(**self.config))
+            else:
+                model = cast("PoseInference", self.run.checkpoint().model())
+            fit(
+                model,
+                lambda network, batch: network(*batch),
+                self.data,
+                replace(self.settings, seed=command.seed + attempt),
+                device=self.device,
+                penalty=partial(degree_penalty, samples=len(self.samples)),
+                augment=augment,
+                after_epoch=partial(self._after_epoch, model, attempt),
+                state=state,
+                progress=not command.quiet,
+            )
+            state = None
+            if attempt == command.restarts or self._seconds() > command.max_seconds or not self._stuck(model):
+                break
+            log.warning("parteq: attempt %d is stuck: beginning again", attempt + 1)
+        return model if command.restarts == 0 else cast("PoseInference", self.run.checkpoint("best").model())
+
+    def _seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def _after_epoch(self, model: PoseInference, attempt: int, record: dict[str, float], state: dict[str, Any]) -> bool:
+        """Records the errors where they are known, and keeps a checkpoint; whether the time is over."""
+        from parteq.apps.cryoem.pose_metrics import pose_errors
+        from parteq.core.distributed import is_main, wait
+
+        record["epoch"] += attempt * self.settings.epochs
+        record |= {"attempt": attempt, "seconds": self._seconds()}
+        record["cpu_seconds"] = self.cpu_before + time.process_time()
+        if self.measured is not None:
+            poses = self._propose(model, self.measured_data)
+            truth = self.measured.particles
+            errors = pose_errors(poses.rotations.double().numpy(), truth.rotations())
+            record["rotation_error_median_deg"] = float(np.median(errors.rotation_in_degrees))
+        if is_main():
+            about = {
+                "application": "cryoem",
+                "model": model.config,
+                "classes": [],
+                "spatial": [self.config["size"]] * 2,
+            }
+            score = -record["loss"]
+            self.run.save(record, model, about | {"attempt": attempt}, state, score=score)
+        wait()
+        return record["seconds"] > self.command.max_seconds
+
+    def _propose(self, model: PoseInference, data: Any) -> Poses:
+        import torch
+
+        from parteq.apps.cryoem.estimation import propose
+
+        with torch.no_grad():
+            return propose(model, model.decoder.volume(), data, self.device)
+
+    def _stuck(self, model: PoseInference) -> bool:
+        return self._diagnosis(model).stuck
+
+    def _diagnosis(self, model: PoseInference) -> Any:
+        """Of a part of the particles."""
+        import torch
+        from torch.utils.data import Subset, TensorDataset
+
+        from parteq.apps.cryoem.diagnosis import diagnose
+
+        few = np.linspace(0, len(self.samples) - 1, min(len(self.samples), MEASURED)).astype(int)
+        data = self.data
+        part = TensorDataset(*(t[few] for t in data.tensors)) if isinstance(data, TensorDataset) else Subset(data, few)
+        with torch.no_grad():
+            poses = self._propose(model, part)
+            return diagnose(model, model.decoder.volume().cpu(), part, poses, self.device)
+
+    def finish(self, model: PoseInference) -> tuple[Poses, Tensor, Poses]:
+        """Poses refined with the map they make, the map in units of the samples, and what the encoder proposed."""
+        import torch
+
+        from parteq.apps.cryoem.estimation import Poses, map_of_poses, refine_with_map
+
+        model.to(self.device)
+        proposed = self._propose(model, self.data)
+        with torch.no_grad():
+            if self.command.mode == "abinitio":
+                poses, volume = refine_with_map(model, self.data, proposed, self.device)
+                return poses, volume, proposed
+            known = Poses(
+                torch.from_numpy(self.samples.particles.rotations()).float(),
+                torch.from_numpy(self.samples.particles.shifts_in_angstroms() / self.samples.pixel_size).float(),
+                proposed.residuals,
+            )
+            return proposed, map_of_poses(model, self.data, known, self.device), proposed
+
+    def results(self, model: PoseInference, poses: Poses, volume: Tensor, proposed: Poses) -> dict[str, Any]:
+        """Writes map, poses and report, and tells what came out."""
+        from parteq.apps.cryoem.estimation import weigh
+        from parteq.apps.cryoem.pose_metrics import pose_errors
+        from parteq.datasets.cryoem.mrc import write_volume
+        from parteq.pipelines.cryoem.report import write_training_report
+
+        path, particles, pixel_size = self.run.path, self.samples.particles, self.samples.pixel_size
+        # In the units of a potential whose projections the images are.
+        in_units = (volume * model.disc.box * self.samples.scale).numpy()
+        write_volume(path / "volume.mrc", in_units, pixel_size)
+        confidence = weigh(model, volume, self.data, poses, self.device).numpy()
+        rotations = poses.rotations.double().numpy()
+        shifts = poses.shifts.double().numpy() * pixel_size
+        estimated = particles.with_poses(rotations, shifts, parteqConfidence=confidence)
+        estimated.write(path / "poses.star")
+        diagnosis = self._diagnosis(model)
+        found: dict[str, Any] = {
+            "run": str(path),
+            "n_train": len(particles),
+            "epochs": len(self.run.history()),
+            "attempts": int(self.run.history()[-1]["attempt"]) + 1,
+            "loss": self.run.history()[-1]["loss"],
+            "encoder_search_agreement": diagnosis.agreement,
+            "self_similarity": diagnosis.similarity,
+            "stuck": diagnosis.stuck,
+            "diagnosis": diagnosis.sentence(),
+            "mean_confidence": float(confidence.mean()),
+            "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
+        }
+        errors = None
+        if particles.has_poses and self.command.mode == "abinitio":
+            truth = (shifts, particles.shifts_in_angstroms())
+            errors = pose_errors(rotations, particles.rotations(), truth)
+            found |= errors.summary()
+        elif self.run.history()[-1].get("rotation_error_median_deg") is not None:
+            found["rotation_error_median_deg"] = self.run.history()[-1]["rotation_error_median_deg"]
+        write_training_report(self.run, model, in_units, rotations, confidence, errors, diagnosis, particles)
+        return found
+
+
+def _describe(particles: Particles) -> dict[str, Any]:
+    """What `data.json` says of particles: the table, and what stands at the head and the end of their stack."""
+    digest = hashlib.sha256(particles.table.to_csv(index=False).encode())
+    ends = np.unique([0, len(particles) - 1])
+    digest.update(particles.images().read(ends).tobytes())
+    return {"source": str(particles.source), "n": len(particles), "fingerprint": digest.hexdigest()}

@@ -1,0 +1,1 @@
+"""``parteq points``: the commands on point clouds and molecules, a file each."""

@@ -1,0 +1,55 @@
+"""Symmetry axes of maps that were turned and moved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from parteq.apps.cryoem.pointgroups import point_group
+from parteq.apps.cryoem.symmetry_axes import find_axes
+
+OFFSET = np.array([1.0, -1.5, 0.5])
+MATRIX = Rotation.random(random_state=3).as_matrix()
+
+
+def blobs(box: int, symmetry: str) -> np.ndarray:
+    """A map φ [z, y, x] for which φ(A x + t) has the symmetry, A and t as above."""
+    generator = np.random.default_rng(1)
+    centres, weights = 0.28 * box / 2 * generator.normal(size=(6, 3)), generator.uniform(0.5, 1, 6)
+    z, y, x = np.indices((box,) * 3) - box // 2
+    volume = np.zeros((box,) * 3)
+    for element in point_group(symmetry):
+        for weight, (a, b, c) in zip(weights, centres @ element.T @ MATRIX.T + OFFSET, strict=True):
+            volume += weight * np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / (2 * (0.05 * box) ** 2))
+    return volume
+
+
+def check(symmetry: str, box: int) -> None:
+    found = find_axes(blobs(box, symmetry), symmetry)
+    assert found.correlation > 0.97
+    group = point_group(symmetry)
+    moved, expected = found.matrix @ group @ found.matrix.T, MATRIX @ group @ MATRIX.T
+    angles = Rotation.from_matrix((moved[:, None].swapaxes(2, 3) @ expected).reshape(-1, 3, 3)).magnitude()
+    assert np.degrees(angles).reshape(len(group), -1).min(0).max() < 2
+    # Along an axis that all rotations share the centre is anywhere.
+    across = np.eye(3) - expected.mean(0)
+    assert np.abs(across @ (found.offset_in_voxels - OFFSET)).max() < 0.3
+
+
+def test_the_axis_of_a_trimer():
+    check("C3", 14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("symmetry", ["C2", "D3", "T", "I1"])
+def test_the_axes_of_other_groups(symmetry):
+    check(symmetry, 32)
+
+
+def test_without_symmetry_there_is_nothing_to_find():
+    found = find_axes(blobs(12, "C1"), "C1")
+    assert np.array_equal(found.matrix, np.eye(3))
+    assert not found.offset_in_voxels.any()
+    with pytest.raises(ValueError, match="no point group"):
+        find_axes(blobs(12, "C1"), "Q7")
