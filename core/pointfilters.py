@@ -112,7 +112,7 @@ def _sphere(count: int) -> FloatArray:
 
 @lru_cache(maxsize=16)
 def _polynomials(frequency: int) -> list[FloatArray]:
-    """Return for each degree the harmonics as polynomials, shape (monomials, 2 degree + 1), mean square 1 on the sphere.
+    """Return for each degree the harmonics as polynomials, shape (monomials, 2 degree + 1); mean square 1.
 
     The harmonics are those of :func:`~parteq.core.filters.harmonic_bank`, which sampled on more points than there are
     monomials determine them.

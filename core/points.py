@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import MessagePassing
@@ -111,8 +110,7 @@ class PartialPointConv(PartialLayer, Propagation):
     ) -> Tensor:
         """Return the moments of each target, shape (targets, c_in × filters)."""
         if neighbours is not None:
-            messages, values = inputs.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
-            return (messages.mT @ (values / neighbours)).flatten(1)
+            return _moments(inputs, filters, neighbours)
         order = index.argsort(stable=True)
         messages, present = to_dense_batch(inputs[order], index[order], batch_size=dim_size)
         values, _ = to_dense_batch(filters[order], index[order], batch_size=dim_size)
@@ -138,3 +136,16 @@ class _PlainPointConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def forward(
+        self, features: Tensor, edge_index: Tensor, filters: Tensor, *, nodes: int | None = None, neighbours: int
+    ) -> Tensor:
+        """Map features of the sources to features of the targets, as :meth:`PartialPointConv.forward` does."""
+        moments = _moments(features[edge_index[0]], filters, neighbours)
+        return functional.linear(moments, self.weight, self.bias)
+
+
+def _moments(messages: Tensor, filters: Tensor, neighbours: int) -> Tensor:
+    """Return the moments of targets with equally many edges, which stand target by target."""
+    messages, filters = messages.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
+    return (messages.mT @ (filters / neighbours)).flatten(1)

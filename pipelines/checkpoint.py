@@ -30,7 +30,11 @@ from parteq.pipelines.files import parse_json, read_json, sync, write_json
 
 __all__ = ["Checkpoint", "write_checkpoint"]
 
-MODELS = {"cryoem": "parteq.apps.cryoem.inference", "histo": "parteq.apps.histo.models"}
+MODELS = {
+    "cryoem": "parteq.apps.cryoem.inference",
+    "histo": "parteq.apps.histo.models",
+    "points": "parteq.apps.points.models",
+}
 """The module with ``create_model`` of each application."""
 LARGEST = {"width": 64, "in_chans": 4096, "box": 256}
 """What a description may ask for, lest it fill the memory before it is compared with the weights."""
@@ -137,7 +141,8 @@ def write_checkpoint(path: Path, model: nn.Module, about: dict[str, Any], state:
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    # Copies: layers may share a density, and no two names of one file may stand for the same memory.
+    weights = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
     save_file(weights, temporary / "model.safetensors", {_METADATA: json.dumps(about, allow_nan=False)})
     torch.save(state, temporary / "training.pt")
     write_json(temporary / "model.json", about)

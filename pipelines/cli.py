@@ -40,7 +40,11 @@ from parteq.pipelines.histo.heatmap import Heatmap
 from parteq.pipelines.histo.make_pairs import MakePairs
 from parteq.pipelines.histo.predict import Predict
 from parteq.pipelines.histo.train import Train
+from parteq.pipelines.points.evaluate import Evaluate as EvaluatePoints
+from parteq.pipelines.points.export import Export as ExportPoints
+from parteq.pipelines.points.predict import Predict as PredictPoints
 from parteq.pipelines.points.prepare import Prepare as PreparePoints
+from parteq.pipelines.points.train import Train as TrainPoints
 
 __all__ = ["COMMANDS", "main"]
 
@@ -62,6 +66,10 @@ COMMANDS: dict[str, type[Command]] = {
     "histo bench": Bench,
     "histo make-pairs": MakePairs,
     "points prepare": PreparePoints,
+    "points train": TrainPoints,
+    "points evaluate": EvaluatePoints,
+    "points predict": PredictPoints,
+    "points export": ExportPoints,
     "cryoem train": TrainPoses,
     "cryoem estimate": Estimate,
     "cryoem check-equivariance": CheckEquivariance,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parteq.pipelines.command import File, RunCommand
 from parteq.pipelines.files import replacing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from parteq.core.measure import LayerDegree
 
 __all__ = ["Degree"]
 
@@ -18,17 +24,26 @@ class Degree(RunCommand):
     example: ClassVar[str] = "parteq degree --run RUN --json degree.json"
 
     out: File = None
-    """PNG of each layer's λ on the circle; else RUN/degree.png."""
+    """PNG of each layer's λ, on the circle or against tilt; else RUN/degree.png."""
 
     def run(self) -> dict[str, Any]:
         """Measures the kernels, prints a table, draws λ."""
+        from parteq.core.chain import Chain
         from parteq.core.measure import measure_degree, summarize_degree
         from parteq.pipelines import figures
 
-        layers = measure_degree(self.checkpoint().model())
+        model = self.checkpoint().model()
+        layers = _with_their_axis(model, measure_degree(model))
+        tilting = [density for density in Chain.of(model).densities if density.group.name in ("SO(3)", "O(3)")]
         out = self.out or self.run_path / "degree.png"
+        if tilting:
+            from parteq.pipelines.points.pictures import densities_against_tilt
+
+            figure = densities_against_tilt(tilting)
+        else:
+            figure = figures.densities(layers)
         with replacing(out) as temporary:
-            temporary.write_bytes(figures.png(figures.densities(layers)))
+            temporary.write_bytes(figures.png(figure))
         if not self.quiet:
             width = max((len(layer.name) for layer in layers), default=0)
             for layer in layers:
@@ -36,3 +51,11 @@ class Degree(RunCommand):
                     f"{layer.name:<{width}}  broken energy {layer.broken_energy:5.3f}  acts as {layer.nearest_subgroup}"
                 )
         return {"summary": summarize_degree(layers), "out": str(out), "layers": [layer.to_dict() for layer in layers]}
+
+
+def _with_their_axis(model: nn.Module, layers: list[LayerDegree]) -> list[LayerDegree]:
+    """The layers with the axis that a network of a group about an axis was given, or learned."""
+    from parteq.core.axis import Axis
+
+    axes = [module().tolist() for module in model.modules() if isinstance(module, Axis)]
+    return [dataclasses.replace(layer, axis=axes[0]) for layer in layers] if axes else layers

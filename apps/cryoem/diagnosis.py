@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from parteq.apps.cryoem.estimation import Poses, refine
+from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import rotation_grid
 from parteq.datasets.cryoem.projection import fourier_volume
@@ -107,8 +108,7 @@ def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]
     radius = points.norm(dim=1)
     points = points[(radius > 1 / 16) & (radius <= 0.25)]
     grid = rotation_grid()
-    angles = torch.acos(((grid.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)).rad2deg()
-    grid, angles = grid[angles > _SMALLEST_TURN_DEGREES], angles[angles > _SMALLEST_TURN_DEGREES]
+    grid = grid[_angles(grid) > _SMALLEST_TURN_DEGREES]
 
     def read(places: Float[Tensor, "n f 3"]) -> Float[Tensor, "n 2 f"]:
         sign = torch.where(places[..., :1] < 0, -1.0, 1.0)
@@ -117,11 +117,24 @@ def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]
         return torch.stack([values[0], values[1] * sign[..., 0]], 1)
 
     straight = read(points[None])[0]
-    correlations = []
-    for part in grid.split(256):
-        turned = read(points @ part.mT)
-        products = (turned * straight).sum((1, 2))
-        correlations.append(products / (turned.square().sum((1, 2)) * straight.square().sum()).sqrt().clamp_min(1e-12))
-    correlation = torch.cat(correlations)
-    best = int(correlation.argmax())
-    return float(correlation[best]), float(angles[best])
+
+    def correlations(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
+        found = []
+        for part in rotations.split(256):
+            turned = read(points @ part.mT)
+            power = turned.square().sum((1, 2)) * straight.square().sum()
+            found.append((turned * straight).sum((1, 2)) / power.sqrt().clamp_min(1e-12))
+        return torch.cat(found)
+
+    best = grid[int(correlations(grid).argmax())]
+    # Between the points of the grid.
+    steps = torch.linspace(-0.12, 0.12, 7)
+    around = turned_by_vector(best, torch.cartesian_prod(steps, steps, steps))
+    correlation = correlations(around)
+    index = int(correlation.argmax())
+    return float(correlation[index]), float(_angles(around)[index])
+
+
+def _angles(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
+    """In degrees."""
+    return torch.acos(((rotations.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)).rad2deg()

@@ -134,7 +134,8 @@ def _settled(volume: Volume, matrix: Float[np.ndarray, "3 3"], elements: Float[n
     """The frame with its centre, moved to the highest correlation of the map with its copies."""
     box = len(volume)
     places = _places(box)
-    points = places[np.linalg.norm(places, axis=1) < 0.45 * box][::2]
+    points = places[np.linalg.norm(places, axis=1) < box / 2][::2]
+    here = _read(volume, points)
     left, right = [], []
     for element in elements:
         moved = matrix @ element @ matrix.T
@@ -148,9 +149,9 @@ def _settled(volume: Volume, matrix: Float[np.ndarray, "3 3"], elements: Float[n
 
     def correlation(values: Float[np.ndarray, "6"]) -> float:
         frame, about = Rotation.from_rotvec(values[:3] / box).as_matrix() @ matrix, centre + values[3:]
-        here = _read(volume, points + about)
-        copies = [_read(volume, points @ (frame @ element @ frame.T).T + about) for element in elements]
-        return float(np.mean([_correlation(here, copy) for copy in copies]))
+        # At the same points whatever the centre, lest it moves to where the map is empty.
+        turned = [(points - about) @ (frame @ element @ frame.T).T + about for element in elements]
+        return float(np.mean([_correlation(here, _read(volume, places)) for places in turned]))
 
     simplex = np.concatenate([np.zeros((1, 6)), np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])])
     options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-5, "maxfev": 250}

@@ -142,6 +142,7 @@ class PointNetwork(nn.Module):
         clouds, points = present.shape
         if neighbours is None:
             neighbours = nearest(positions, present, self.neighbours)
+        neighbours = neighbours.long()
         first = torch.arange(0, clouds * points, points, device=positions.device)[:, None, None]
         target = (torch.arange(points, device=positions.device)[None, :, None] + first).expand_as(neighbours)
         # Edges that are missing keep their place, so that all points have equally many, and weigh nothing.

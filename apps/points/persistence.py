@@ -60,10 +60,9 @@ def rips_edges(distances: NDArray[np.floating], loops: bool = True) -> tuple[NDA
     tree = complexes.create_simplex_tree(max_dimension=2 if loops else 1)
     tree.compute_persistence(homology_coeff_field=2)
     components, others, _, _ = tree.flag_persistence_generators()
-    found = others[0] if loops and others else np.empty((0, 4))
-    return np.asarray(components)[:, 1:].reshape(-1, 2).astype(np.int64), np.asarray(found).reshape(-1, 4).astype(
-        np.int64
-    )
+    dead = np.asarray(components)[:, 1:]
+    lived = others[0] if loops and others else np.empty((0, 4))
+    return dead.reshape(-1, 2).astype(np.int64), np.asarray(lived).reshape(-1, 4).astype(np.int64)
 
 
 class LocalPersistence(nn.Module):

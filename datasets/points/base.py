@@ -18,8 +18,9 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,8 @@ _FINGERPRINT_POINTS = 2**24
 _BATCH_POINTS = 2**20
 
 
-class CloudBatch(NamedTuple):
+@dataclass(frozen=True)
+class CloudBatch:
     """Clouds one behind the other.
 
     Attributes:
@@ -57,7 +59,8 @@ class CloudBatch(NamedTuple):
 
     def to(self, device: torch.device | str) -> CloudBatch:
         """The same batch on another device."""
-        return CloudBatch(*(None if part is None else part.to(device, non_blocking=True) for part in self))
+        moved: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in vars(self).items()}
+        return CloudBatch(**moved)
 
 
 def whole(batch: CloudBatch) -> CloudBatch:
@@ -147,7 +150,8 @@ class PointClouds(Dataset[CloudBatch], ABC):
 
     def cloud(self, index: int) -> tuple[Tensor, Tensor | None]:
         """One cloud: positions float32 [n, 3], features float32 [n, F] or None."""
-        return self.batch([index])[:2]
+        batch = self.batch([index])
+        return batch.positions, batch.features
 
     def __getitem__(self, index: int) -> CloudBatch:
         """A batch of one cloud."""
@@ -195,6 +199,23 @@ class PointClouds(Dataset[CloudBatch], ABC):
             raise DataError(self.source, str(error)) from error
         return self.subset(train), self.subset(held_out)
 
+    def numbered_as(self, classes: Sequence[str]) -> PointClouds:
+        """The same clouds, their labels numbered by these classes, such as those a network was trained on.
+
+        Raises:
+            DataError: there are no labels, or a class that occurs is not among them.
+        """
+        if self.labels is None:
+            raise DataError(self.source, "has no labels")
+        occurring = [self.classes[number] for number in np.unique(self.labels)]
+        unknown = [name for name in occurring if name not in classes]
+        if unknown:
+            raise DataError(self.source, f"has the class {unknown[0]!r}; known are {', '.join(classes)}")
+        number = np.array([classes.index(name) if name in classes else -1 for name in self.classes])
+        same = self.subset(np.arange(len(self)))
+        same.labels, same.classes = number[self.labels], tuple(classes)
+        return same
+
     def in_memory(self) -> ArrayClouds:
         """The same set, its points read once and for all. For sets that fit."""
         positions, features = self._read(self._rows)
@@ -230,9 +251,9 @@ class PointClouds(Dataset[CloudBatch], ABC):
         rows = self._rows[np.linspace(0, len(self) - 1, count).round().astype(np.int64)]
         step = max(1, int(_BATCH_POINTS // mean))
         for start in range(0, count, step):
-            for array in self._read(rows[start : start + step]):
-                if array is not None:
-                    digest.update(array.astype("<f4").tobytes())
+            for values in self._read(rows[start : start + step]):
+                if values is not None:
+                    digest.update(values.astype("<f4").tobytes())
         return digest.hexdigest()
 
 

@@ -130,4 +130,5 @@ def simulate(
     positions, velocities = generator.standard_normal((2, count, particles, 3))
     end, _ = surroundings.move(positions, velocities, duration)
     displacements = end - positions - duration * velocities
-    return Motions(*(torch.from_numpy(v.astype(np.float32)) for v in (positions, velocities, displacements)), duration)
+    begin, speed, change = (torch.from_numpy(v.astype(np.float32)) for v in (positions, velocities, displacements))
+    return Motions(begin, speed, change, duration)

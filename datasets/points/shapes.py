@@ -17,7 +17,7 @@ __all__ = ["annuli_and_discs", "linked_and_unlinked"]
 # leave, both across.
 _INNER, _SLIT, _BRIDGE = 0.5, (0.35, 0.5), (0.15, 0.25)
 # Rings have the radius 1; how far apart their middles are, and how close they come to each other.
-_APART, _CLEARANCE = (0.7, 1.4), (0.45, 0.65)
+_APART, _CLEARANCE = (0.7, 1.5), (0.4, 0.6)
 
 
 def annuli_and_discs(count: int, seed: int, points: int = 256) -> ArrayClouds:

@@ -80,7 +80,7 @@ class _Parser:
             if name not in self._named:
                 raise ValueError(f"uses {name!r} before it is defined")
             return self._named[name]
-        name = self._take() if word == "DEF" else None
+        label = self._take() if word == "DEF" else None
         node = _Node(self._take() if word == "DEF" else word)
         if self._take() != "{":
             raise ValueError(f"has no node where {node.kind!r} stands")
@@ -90,8 +90,8 @@ class _Parser:
         node.total += sum(child.total for child in node.children)
         if node.total > _MAX_NODES:
             raise ValueError(f"has more than {_MAX_NODES:,} nodes")
-        if name is not None:
-            self._named[name] = node
+        if label is not None:
+            self._named[label] = node
         return node
 
     def _field(self, node: _Node, depth: int) -> None:

@@ -25,7 +25,7 @@ __all__ = ["Reconstruct"]
 Table = Annotated[Path, tyro.conf.arg(metavar="X.star")]
 Map = Annotated[Path, tyro.conf.arg(metavar="MAP.mrc")]
 # Below this the mean correlation with the symmetry copies, of a map of low resolution, is taken for none.
-_SYMMETRIC = 0.6
+_SYMMETRIC = 0.75
 
 PointGroup = Annotated[str, tyro.conf.arg(metavar="GROUP")]
 

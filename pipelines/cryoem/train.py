@@ -20,8 +20,10 @@ from parteq.pipelines.training import TrainingCommand
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from parteq.apps.cryoem.diagnosis import Diagnosis
     from parteq.apps.cryoem.estimation import Poses
     from parteq.apps.cryoem.inference import PoseInference
     from parteq.apps.cryoem.samples import ParticleSamples
@@ -85,8 +87,6 @@ class TrainPoses(ParticlesInput, TrainingCommand):
 
     def run(self) -> dict[str, Any]:
         """Trains, refines the poses, and leaves map, poses and report in the run directory."""
-        import torch
-
         from parteq.apps.cryoem.disc import Disc
         from parteq.apps.cryoem.inference import create_model
         from parteq.apps.cryoem.samples import ParticleSamples, working_box
@@ -121,9 +121,8 @@ class TrainPoses(ParticlesInput, TrainingCommand):
             }
             task = _Training(self, run, samples, measured, config, device, began)
             model = task.fit(create_model)
-            poses, volume, proposed = task.finish(model)
-            torch.set_grad_enabled(True)
-            results = task.results(model, poses, volume, proposed) if is_main() else {}
+            ending = task.finish(model)
+            results = task.results(model, ending) if is_main() else {}
             wait()
         return results | {"seconds": time.monotonic() - began}
 
@@ -147,6 +146,16 @@ class TrainPoses(ParticlesInput, TrainingCommand):
         # Errors are only recorded: no pose of the file is seen by the network.
         few = np.linspace(0, len(particles) - 1, min(len(particles), MEASURED)).astype(int)
         return particles, particles.subset(few)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What a training leaves: poses, the map in units of the samples, confidence in the poses, and a diagnosis."""
+
+    poses: Poses
+    volume: Tensor
+    confidence: NDArray[np.float32]
+    diagnosis: Diagnosis
 
 
 class _Training:
@@ -258,7 +267,7 @@ class _Training:
     def _stuck(self, model: PoseInference) -> bool:
         return self._diagnosis(model).stuck
 
-    def _diagnosis(self, model: PoseInference) -> Any:
+    def _diagnosis(self, model: PoseInference) -> Diagnosis:
         """Of a part of the particles."""
         import torch
         from torch.utils.data import Subset, TensorDataset
@@ -272,42 +281,41 @@ class _Training:
             poses = self._propose(model, part)
             return diagnose(model, model.decoder.volume().cpu(), part, poses, self.device)
 
-    def finish(self, model: PoseInference) -> tuple[Poses, Tensor, Poses]:
-        """Poses refined with the map they make, the map in units of the samples, and what the encoder proposed."""
+    def finish(self, model: PoseInference) -> _Ending:
+        """Poses refined with the map they make, how sure they are, and whether the run is stuck."""
         import torch
 
-        from parteq.apps.cryoem.estimation import Poses, map_of_poses, refine_with_map
+        from parteq.apps.cryoem.estimation import Poses, map_of_poses, refine_with_map, weigh
 
         model.to(self.device)
-        proposed = self._propose(model, self.data)
+        diagnosis = self._diagnosis(model)
+        poses = self._propose(model, self.data)
         with torch.no_grad():
             if self.command.mode == "abinitio":
-                poses, volume = refine_with_map(model, self.data, proposed, self.device)
-                return poses, volume, proposed
-            known = Poses(
-                torch.from_numpy(self.samples.particles.rotations()).float(),
-                torch.from_numpy(self.samples.particles.shifts_in_angstroms() / self.samples.pixel_size).float(),
-                proposed.residuals,
-            )
-            return proposed, map_of_poses(model, self.data, known, self.device), proposed
+                poses, volume = refine_with_map(model, self.data, poses, self.device)
+            else:
+                particles = self.samples.particles
+                shifts = particles.shifts_in_angstroms() / self.samples.pixel_size
+                known = (torch.from_numpy(array).float() for array in (particles.rotations(), shifts))
+                volume = map_of_poses(model, self.data, Poses(*known, poses.residuals), self.device)
+            confidence = weigh(model, volume, self.data, poses, self.device)
+        return _Ending(poses, volume, confidence.numpy(), diagnosis)
 
-    def results(self, model: PoseInference, poses: Poses, volume: Tensor, proposed: Poses) -> dict[str, Any]:
+    def results(self, model: PoseInference, ending: _Ending) -> dict[str, Any]:
         """Writes map, poses and report, and tells what came out."""
-        from parteq.apps.cryoem.estimation import weigh
         from parteq.apps.cryoem.pose_metrics import pose_errors
         from parteq.datasets.cryoem.mrc import write_volume
         from parteq.pipelines.cryoem.report import write_training_report
 
+        poses, confidence, diagnosis = ending.poses, ending.confidence, ending.diagnosis
         path, particles, pixel_size = self.run.path, self.samples.particles, self.samples.pixel_size
         # In the units of a potential whose projections the images are.
-        in_units = (volume * model.disc.box * self.samples.scale).numpy()
+        in_units = (ending.volume * model.disc.box * self.samples.scale).numpy()
         write_volume(path / "volume.mrc", in_units, pixel_size)
-        confidence = weigh(model, volume, self.data, poses, self.device).numpy()
         rotations = poses.rotations.double().numpy()
         shifts = poses.shifts.double().numpy() * pixel_size
         estimated = particles.with_poses(rotations, shifts, parteqConfidence=confidence)
         estimated.write(path / "poses.star")
-        diagnosis = self._diagnosis(model)
         found: dict[str, Any] = {
             "run": str(path),
             "n_train": len(particles),

@@ -224,11 +224,11 @@ def test_what_cannot_be_reconstructed(parteq, folder, tmp_path, monkeypatch, wor
 
 
 def test_axes_that_are_not_there_are_told(parteq, folder, tmp_path):
-    words = ["--particles", folder / "truth.star", "--out", tmp_path / "map.mrc", "--symmetry", "C4", "--find-axes"]
+    words = ["--particles", folder / "truth.star", "--out", tmp_path / "map.mrc", "--symmetry", "T", "--find-axes"]
     status, printed, complaint = parteq("cryoem", "reconstruct", *words)
     assert status == 0
-    assert "may not have the symmetry C4" in complaint
-    assert float(printed.split("symmetry_correlation")[1].split()[0]) < 0.6
+    assert "may not have the symmetry T" in complaint
+    assert float(printed.split("symmetry_correlation")[1].split()[0]) < 0.75
 
 
 def test_axes_are_found(parteq, folder, tmp_path):

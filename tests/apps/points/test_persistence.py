@@ -16,6 +16,8 @@ from parteq.datasets.errors import DataError
 from parteq.datasets.points.base import ArrayClouds
 from parteq.datasets.points.shapes import annuli_and_discs, linked_and_unlinked
 
+pytest.importorskip("gudhi", reason="gudhi is not installed (the extra topology)")
+
 INF = math.inf
 
 

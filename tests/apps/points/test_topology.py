@@ -12,6 +12,8 @@ from parteq.apps.points.persistence import LocalPersistence
 from parteq.apps.points.topology import TopologyNetwork, join, topology_data
 from parteq.datasets.points.base import ArrayClouds
 
+pytest.importorskip("gudhi", reason="gudhi is not installed (the extra topology)")
+
 PERSISTENCE = LocalPersistence([(0.5, math.inf)], components=2, loops=0)
 
 

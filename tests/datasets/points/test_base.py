@@ -62,6 +62,18 @@ def test_subsets_share_points_and_keep_the_facts() -> None:
     assert pickle.loads(pickle.dumps(part)).fingerprint() == part.fingerprint() == part.in_memory().fingerprint()
 
 
+def test_classes_are_known_by_name() -> None:
+    data = clouds(classes=["a", "b", "c", "unused"])
+    same = data.numbered_as(["c", "x", "a", "b"])
+    assert (same.labels is not None and same.labels.tolist(), same.classes) == ([2, 3, 0, 2, 3], ("c", "x", "a", "b"))
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 1, 2, 0, 1]
+    with pytest.raises(DataError, match="has the class 'c'; known are a, b"):
+        data.numbered_as(["a", "b"])
+    with pytest.raises(DataError, match="has no labels"):
+        clouds(labels=None).numbered_as(["a"])
+
+
 def test_fingerprints_tell_sets_apart() -> None:
     other = POINTS.copy()
     other[7, 1] += 1e-3

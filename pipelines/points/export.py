@@ -1,0 +1,44 @@
+"""``parteq points export``: a trained network of points as a plain network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+import tyro
+
+from parteq.pipelines.command import RunCommand
+
+__all__ = ["Export"]
+
+
+@dataclass(kw_only=True)
+class Export(RunCommand):
+    """Export a trained network as a plain network, for torch or ONNX."""
+
+    example: ClassVar[str] = "parteq points export --run RUN --format onnx --out model.onnx"
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """File to write."""
+    format: Literal["torch", "onnx"] = "onnx"
+    """A torch.export program (.pt2), or ONNX."""
+
+    def run(self) -> dict[str, Any]:
+        """Folds the network and writes it; the written file is run and compared on random clouds.
+
+        It takes ``images``, positions float32 N×points×3 and, of a network with features, those beside them,
+        N×points×(3+F), and finds neighbours itself. It gives ``logits``, N×outputs.
+        """
+        import torch
+
+        from parteq.apps.points.export import Standalone
+        from parteq.apps.points.models import PointNetwork
+        from parteq.pipelines.export import export
+
+        checkpoint = self.checkpoint("points")
+        model, about = cast("PointNetwork", checkpoint.model()), checkpoint.about()
+        size = (8, about["spatial"][0], 3 + model.config["in_features"])
+        clouds = torch.randn(size, generator=torch.Generator().manual_seed(self.seed)) * model.length[0]
+        results = export(Standalone(model), clouds, self.format, self.out)
+        return {**results, "points": about["spatial"][0], "classes": about["classes"], "target": about["target"]}

@@ -1,0 +1,45 @@
+"""The pictures of networks of points: λ against tilt, and scores against tilt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from parteq.apps.points.tilts import tilt_profile
+from parteq.core.density import LearnedDensity
+from parteq.pipelines.figures import GREY, STYLE, TURNS, WIDTH
+
+__all__ = ["against_tilt", "densities_against_tilt"]
+
+_TILTS = np.linspace(0.0, 180.0, 37)
+
+
+def densities_against_tilt(densities: Sequence[LearnedDensity]) -> Figure:
+    """λ, averaged over turns about the axis it found, against tilt; on the dashed line it is uniform."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1, label="uniform: full symmetry")
+        for number, density in enumerate(densities):
+            label = "λ" if len(densities) == 1 else f"λ {number + 1}"
+            axes.plot(_TILTS, tilt_profile(density, _TILTS), label=label)
+        axes.set(xlabel="tilt (degrees)", ylabel="λ against uniform", xticks=range(0, 181, 30))
+        axes.set_ylim(0, None)
+        axes.grid(True)
+        axes.legend(loc="upper right")
+    return figure
+
+
+def against_tilt(tilts_in_degrees: Sequence[float], scores: Sequence[float], name: str) -> Figure:
+    """A score against the tilt of the clouds that it was taken on."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(tilts_in_degrees, scores, color=TURNS, marker="o", markersize=3.5)
+        axes.set(xlabel="tilt (degrees)", ylabel=name)
+        axes.set_ylim(0, None)
+        axes.grid(True)
+    return figure

@@ -1,0 +1,198 @@
+"""``parteq points train``: a network of point clouds, and how symmetric they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+
+import tyro
+
+from parteq.datasets.errors import DataError
+from parteq.pipelines.command import Text
+from parteq.pipelines.points.options import Clouds
+from parteq.pipelines.training import TrainingCommand
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from parteq.apps.points.models import PointNetwork
+    from parteq.core.training import Settings
+    from parteq.datasets.points.base import PointClouds
+    from parteq.pipelines.run import Run
+
+__all__ = ["Train"]
+
+# A single density for all layers is to be learned from 34 numbers, in the steps that a small set gives.
+_DENSITY_LEARNING_RATE = 15.0
+_LARGEST_WIDTH = 16
+_MOST_POINTS = 65_536
+
+
+@dataclass(kw_only=True)
+class Train(Clouds, TrainingCommand):
+    """Train a network of point clouds, and learn how symmetric they are."""
+
+    example: ClassVar[str] = "parteq points train --data parts.npz --group so3 --degree learned --out RUN"
+
+    val: Text = None
+    """Data to validate on; else a part of --data."""
+    task: Literal["classify", "regress"] = "classify"
+    """Tell classes apart, or predict --target."""
+    target: Text = None
+    """What to predict, such as homo."""
+    group: Annotated[
+        Literal["so3", "o3", "so2", "o2", "cone", "d4", "octahedral", "icosahedral", "none"],
+        tyro.conf.arg(metavar="GROUP"),
+    ] = "so3"
+    """so3, o3, so2, o2, cone, d4, octahedral, icosahedral, none."""
+    axis: Annotated[str, tyro.conf.arg(metavar="X,Y,Z|learn")] = "0,0,1"
+    """Axis of a group that has one."""
+    degree: Annotated[Literal["learned", "full", "none"], tyro.conf.arg(metavar="DEGREE")] = "learned"
+    """How much of the group: learned, full or none."""
+    augment_rotation: Annotated[Literal["none", "z", "so3"], tyro.conf.arg(metavar="KIND")] = "none"
+    """Turn clouds while training: none, z or so3."""
+    points: int = 512
+    """Points taken of each cloud."""
+    layers: int = 1
+    """Local layers."""
+    width: float = 1.0
+    """Factor on the number of channels."""
+
+    def settings(self) -> Settings:
+        """The settings of the training loop; numbers that cannot be meant are refused."""
+        for name, least, most in (("points", 2, _MOST_POINTS), ("layers", 0, 16), ("width", 0.05, _LARGEST_WIDTH)):
+            if not least <= getattr(self, name) <= most:
+                raise DataError("options", f"{name} must lie between {least} and {most}, not be {getattr(self, name)}")
+        if (self.task == "regress") != (self.target is not None):
+            raise DataError("options", "--task regress and --target go together")
+        self._axis()
+        return dataclasses.replace(super().settings(), density_learning_rate=_DENSITY_LEARNING_RATE)
+
+    def _axis(self) -> list[float] | None:
+        """The direction asked for; None to learn it."""
+        if self.axis == "learn":
+            return None
+        try:
+            direction = [float(part) for part in self.axis.split(",")]
+        except ValueError:
+            direction = []
+        if len(direction) != 3 or not 0 < sum(part * part for part in direction) < 1e12:
+            raise DataError(f"--axis {self.axis}", "is neither three numbers, not all zero, nor learn")
+        return direction
+
+    def run(self) -> dict[str, Any]:
+        """Trains, and writes a report into the run directory."""
+        import torch
+
+        from parteq.apps.points import task
+        from parteq.core.chain import degree_penalty
+        from parteq.core.distributed import is_main, joined, wait
+        from parteq.core.training import fit
+
+        began = time.monotonic()
+        settings, augment = self.settings(), task.augmentation(self.augment_rotation)
+        with joined(self.torch_device()) as device:
+            training, validation = task.open_for_training(self.data, self.val, self.seed)
+            validation = task.match(
+                validation, {"feature_names": list(training.feature_names), "classes": list(training.classes)}
+            )
+            wanted, target = task.answers(training, self.target)
+            held_out, _ = task.answers(validation, self.target)
+            torch.manual_seed(self.seed)
+            model, state = self._new_model(training, wanted), None
+            points = min(self.points, int(training.sizes.max()))
+            data = task.samples(training, points, model.neighbours, wanted)
+            model.set_lengths(*task.lengths(data))
+            checked = task.samples(validation, points, model.neighbours, held_out)
+            run = self.begin({"training": _describe(training), "validation": _describe(validation)})
+            if run.epochs():
+                model = cast("PointNetwork", run.checkpoint().model())
+                state = run.checkpoint().training_state()
+            factor = 1.0 if target is None else target.factor
+            about = {
+                "application": "points",
+                "model": model.config,
+                "classes": list(training.classes) if target is None else [],
+                "spatial": [points],
+                "feature_names": list(training.feature_names),
+                "target": None if target is None else dataclasses.asdict(target),
+            }
+
+            def after_epoch(record: dict[str, float], state: dict[str, Any]) -> None:
+                scores = task.evaluate(model, checked, held_out, device, factor=factor)
+                record |= {f"val_{name}": value for name, value in scores.items() if name in ("accuracy", "mae")}
+                score = scores["accuracy"] if target is None else -scores["mae"]
+                if is_main():
+                    run.save(record, model, about, state, score=score)
+                wait()
+
+            fit(
+                model,
+                task.loss,
+                data,
+                settings,
+                device=device,
+                penalty=partial(degree_penalty, samples=len(training)),
+                augment=augment,
+                after_epoch=after_epoch,
+                state=state,
+                progress=not self.quiet,
+            )
+            scores = task.evaluate(model, checked, held_out, device, factor=factor)
+            summary = self._report(run, model, scores) if is_main() else ""
+        return {
+            "run": str(run.path),
+            "n_train": len(training),
+            **{f"val_{name}": value for name, value in scores.items()},
+            **({} if target is None else {"mae_unit": target.unit}),
+            "summary": summary,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds": time.monotonic() - began,
+        }
+
+    def _new_model(self, training: PointClouds, wanted: Tensor) -> PointNetwork:
+        """A network with random weights."""
+        from parteq.apps.points.models import create_model
+
+        classify = wanted.dim() == 1
+        model = create_model(
+            num_classes=len(training.classes) if classify else 0,
+            num_targets=0 if classify else 1,
+            in_features=len(training.feature_names),
+            group=self.group,
+            degree=self.degree,
+            axis=self._axis(),
+            layers=self.layers,
+            width=self.width,
+            absolute=not classify,
+        )
+        if not classify:
+            model.set_target_scale(wanted.mean(0).tolist(), wanted.std(0).clamp_min(1e-12).tolist())
+        return model
+
+    def _report(self, run: Run, model: PointNetwork, scores: Mapping[str, Any]) -> str:
+        """Writes `report.html` and its pictures into the run directory, and returns what symmetry was found."""
+        from parteq.core.measure import measure_degree, summarize_degree
+        from parteq.pipelines.report import Section, degree_section, learning_section, write_report
+
+        layers = measure_degree(model.cpu())
+        held_out = Section("Scores", f"{scores['n']} held-out clouds.", tables=[[dict(scores)]])
+        lead = f"A network trained on {run.data['training']['n']:,} clouds of {self.data}; group {self.group}, "
+        sections = [held_out, degree_section(layers), learning_section(run.history())]
+        write_report(run.path / "report.html", run.path.name, lead + f"degree {self.degree}.", sections)
+        return summarize_degree(layers)
+
+
+def _describe(clouds: PointClouds) -> dict[str, Any]:
+    """What `data.json` says of a data set."""
+    return {
+        "source": str(clouds.source),
+        "n": len(clouds),
+        "families": None if clouds.families is None else len(set(clouds.families.tolist())),
+        "classes": list(clouds.classes),
+        "fingerprint": clouds.fingerprint(),
+    }

@@ -1,0 +1,106 @@
+"""Networks of points: symmetry, clouds of unequal size, settings that are refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from parteq.apps.points.export import Standalone
+from parteq.apps.points.models import PointNetwork, create_model, nearest
+from parteq.apps.points.tilts import tilt_profile
+from parteq.core.chain import Chain
+from parteq.core.groups import space_group
+from parteq.core.measure import measure_degree
+
+SMALL = {"num_classes": 3, "neighbours": 4, "width": 0.3}
+
+
+def _model(**options: object) -> PointNetwork:
+    torch.manual_seed(0)
+    model = create_model(**(SMALL | options))
+    model(_clouds())  # running statistics
+    return model.eval()
+
+
+def _clouds(count: int = 4, points: int = 20) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, points, 3, generator=generator) * torch.tensor([3.0, 2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("group", "tolerance"), [("so3", 0.1), ("o3", 0.1), ("so2", 0.1), ("o2", 0.1), ("cone", 0.1), ("d4", 1e-4)]
+)
+@torch.no_grad()
+def test_full_degree_is_invariant(group: str, tolerance: float) -> None:
+    model = _model(group=group, degree="full")
+    symmetry, clouds = space_group(group), _clouds()
+    output = model(clouds)
+    elements, _ = symmetry.quadrature(3)
+    for element in elements[1:20:6]:
+        turned = model(clouds @ torch.from_numpy(symmetry.matrix(element)).float().T)
+        assert (turned - output).abs().max() < tolerance * output.std()
+
+
+@torch.no_grad()
+def test_without_a_group_turning_matters_and_shifting_does_not() -> None:
+    model, clouds = _model(group="none", degree="none"), _clouds()
+    output = model(clouds)
+    assert (model(clouds.roll(1, dims=2)) - output).abs().max() > 0.1 * output.std()
+    torch.testing.assert_close(model(clouds + 5.0), output, atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_what_is_beyond_the_count_is_not_looked_at() -> None:
+    model, clouds = _model(), _clouds()
+    counts = torch.tensor([20, 7, 2, 20])
+    output = model(clouds, counts)
+    other = clouds.clone()
+    for cloud, count in zip(other, counts, strict=True):
+        cloud[count:] = 9.0
+    torch.testing.assert_close(model(other, counts), output)
+    torch.testing.assert_close(model(clouds[1:2, :7]), output[1:2], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_neighbours_may_be_given() -> None:
+    model, clouds = _model(), _clouds()
+    found = nearest(clouds, torch.ones(4, 20, dtype=torch.bool), 4)
+    assert (found != torch.arange(20)[:, None]).all()
+    torch.testing.assert_close(model(clouds, neighbours=found.int()), model(clouds))
+
+
+def test_one_density_serves_all_layers_and_starts_uniform() -> None:
+    model = create_model(**SMALL)
+    densities = Chain.of(model).densities
+    assert len(densities) == 1
+    layers = measure_degree(model)
+    assert {layer.group for layer in layers} == {"SO(3)"}
+    assert max(layer.broken_energy for layer in layers) < 1e-6
+    assert max(max(layer.singular_values) for layer in layers) < 1e-6
+    torch.manual_seed(3)
+    with torch.no_grad():
+        densities[0].logits[1:10] = 0.3 * torch.outer(torch.tensor([0.0, 1.0, 0.0]), torch.ones(3)).flatten()
+    profile = tilt_profile(densities[0], np.array([0.0, 90.0, 180.0]))
+    assert profile[0] > 1.2 > 1.05 > profile[1] > profile[2]
+
+
+def test_features_targets_and_a_learned_axis() -> None:
+    model = create_model(num_targets=1, in_features=2, group="so2", axis=None, absolute=True, neighbours=4, width=0.3)
+    model.set_target_scale([5.0], [2.0])
+    model.set_lengths(1.0, 0.5)
+    clouds = _clouds()
+    model(clouds, features=torch.randn(4, 20, 2)).sum().backward()
+    directions = [parameter for name, parameter in model.named_parameters() if name.endswith("direction")]
+    assert directions[0].grad.abs().sum() > 0
+    alone = Standalone(model.eval())(torch.cat([clouds, torch.zeros(4, 20, 2)], dim=2))
+    torch.testing.assert_close(alone, model(clouds, features=torch.zeros(4, 20, 2)))
+    assert math.isclose(float(alone.detach().mean()), 5.0, abs_tol=6.0)
+
+
+@pytest.mark.parametrize("wrong", [{"num_classes": 0}, {"group": "so4"}, {"degree": "some"}, {"neighbours": 0}])
+def test_what_cannot_be_meant_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"network|unknown"):
+        create_model(**(SMALL | wrong))

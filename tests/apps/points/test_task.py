@@ -1,0 +1,92 @@
+"""Samples, losses, turns and scores of point clouds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from parteq.apps.points import task
+from parteq.apps.points.metrics import classification_scores, regression_scores
+from parteq.apps.points.models import create_model
+from parteq.apps.points.samples import CloudSamples, samples
+from parteq.datasets.errors import DataError
+from parteq.datasets.points.base import ArrayClouds
+
+
+def _clouds(**facts: object) -> ArrayClouds:
+    generator = np.random.default_rng(0)
+    sizes = [12, 3, 1, 12]
+    facts = {"labels": [0, 1, 0, 1], "classes": ["a", "b"]} | facts
+    return ArrayClouds(generator.standard_normal((sum(sizes), 3)), sizes, **facts)
+
+
+def test_samples_have_one_shape() -> None:
+    clouds = _clouds()
+    data = samples(clouds, 8, 4, torch.from_numpy(clouds.labels))
+    assert isinstance(data, TensorDataset)
+    positions, counts, features, neighbours, labels = data.tensors
+    assert positions.shape == (4, 8, 3)
+    assert counts.tolist() == [8, 3, 1, 8]
+    assert features.shape == (4, 8, 0)
+    assert labels.tolist() == [0, 1, 0, 1]
+    assert (neighbours[0] >= 0).all()
+    assert (neighbours[1, :3, :2] >= 0).all()
+    assert (neighbours[1, :, 2:] == -1).all()
+    assert (neighbours[2] == -1).all()
+    # The nearest comes first.
+    distances = torch.cdist(positions[0], positions[0]).fill_diagonal_(9.0)
+    assert torch.equal(neighbours[0, :, 0].long(), distances.argmin(1))
+    lazy = CloudSamples(clouds, 8, 4, None)
+    assert len(lazy[1]) == 4
+    assert task.lengths(data)[0] > 0
+
+
+def test_losses_and_scores_of_both_tasks() -> None:
+    clouds = _clouds(targets=[[1.0], [2.0], [3.0], [4.0]], target_names=["gap_hartree"])
+    for name, options in ((None, {"num_classes": 2}), ("gap", {"num_targets": 1, "absolute": True})):
+        wanted, target = task.answers(clouds, name)
+        model = create_model(neighbours=4, width=0.2, **options)
+        data = samples(clouds, 12, 4, wanted)
+        task.loss(model, data.tensors).backward()
+        scores = task.evaluate(
+            model, data, wanted, torch.device("cpu"), factor=target.factor if target else 1.0, rotate="so3", repeats=2
+        )
+        assert scores["n"] == 4
+        assert (scores["accuracy"] <= 1.0) if target is None else (scores["mae"] > 0)
+    with pytest.raises(DataError, match="target"):
+        task.answers(clouds, "homo")
+
+
+def test_classes_are_matched_by_name() -> None:
+    about = {"feature_names": [], "classes": ["b", "c", "a"]}
+    assert task.match(_clouds(), about).labels.tolist() == [2, 0, 2, 0]
+    with pytest.raises(DataError, match="class 'a'"):
+        task.match(_clouds(), about | {"classes": ["b"]})
+    with pytest.raises(DataError, match="features"):
+        task.match(_clouds(), about | {"feature_names": ["charge"]})
+
+
+@pytest.mark.parametrize("kind", ["z", "so3"])
+def test_augmentation_turns_each_cloud_by_its_key(kind: str) -> None:
+    turn = task.augmentation(kind)
+    positions, keys = torch.eye(3).repeat(50, 1, 1), torch.arange(50)
+    turned, labels = turn((positions, keys), keys)
+    assert torch.equal(labels, keys)
+    torch.testing.assert_close(turned @ turned.mT, positions, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(turned), torch.ones(50))
+    torch.testing.assert_close(turn((positions[7:8], keys), keys[7:8])[0], turned[7:8])
+    assert (turned[:, 2, 2] > 0.99).all() == (kind == "z")
+    assert turned.mean(0).diagonal()[:2].abs().max() < 0.4
+    assert task.augmentation("none") is None
+    with pytest.raises(DataError, match="rotation"):
+        task.augmentation("y")
+
+
+def test_scores_over_turns() -> None:
+    labels = np.array([0, 0, 0, 1])
+    scores = classification_scores([np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])], labels)
+    assert scores == {"n": 4, "accuracy": 0.875, "class_accuracy": 0.75, "accuracy_std": 0.125}
+    errors = regression_scores([np.array([1.0, 3.0])], np.array([1.0, 2.0]), 10.0)
+    assert errors == {"n": 2, "mae": 5.0, "mae_std": 0.0, "mae_of_mean": 5.0}

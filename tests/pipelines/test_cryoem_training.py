@@ -1,0 +1,171 @@
+"""`parteq cryoem train`, `estimate` and `check-equivariance`, from simulated particles to poses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from parteq.datasets.cryoem.mrc import read_volume, write_volume
+from parteq.datasets.cryoem.particles import open_particles
+from parteq.pipelines.cli import main
+from parteq.pipelines.run import Run
+
+SMALL = ["--box", "16", "--width", "0.4", "--batch-size", "32", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory) -> Path:
+    """A folder with 96 clear images of some blobs, 17 pixels wide."""
+    axis = np.arange(17) - 8
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    places = [(0, 0, 0, 1.0), (4, 1, 0, 1.5), (0, -3, 2, 1.0), (-2, 3, -4, 2.0)]
+    volume = sum(w * np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 3) for a, b, c, w in places)
+    folder = tmp_path_factory.mktemp("cryoem")
+    write_volume(folder / "map.mrc", volume.astype(np.float32), 4.0)
+    words = ["cryoem", "simulate", "--volume", folder / "map.mrc", "--n", 96, "--snr", 5, "--shift", 2]
+    words += ["--defocus", "0.3-0.5", "--out", folder / "sim", "--quiet"]
+    assert main([str(word) for word in words]) == 0
+    return folder / "sim"
+
+
+@pytest.fixture(scope="module")
+def supervised(simulated, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("supervised") / "run"
+    words = ["cryoem", "train", "--particles", simulated / "particles.star", "--mode", "supervised", "--out", run]
+    assert main([str(word) for word in [*words, "--epochs", 3, *SMALL]]) == 0
+    return run
+
+
+def test_a_run_from_images_alone_leaves_map_poses_and_report(parteq, simulated, tmp_path):
+    run, found = tmp_path / "run", tmp_path / "found.json"
+    words = ["--particles", simulated / "particles.star", "--out", run, "--epochs", 2, *SMALL, "--json", found]
+    assert parteq("cryoem", "train", *words)[0] == 0
+    results = json.loads(found.read_text())
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert all({"seconds", "cpu_seconds", "loss", "rotation_error_median_deg"} <= set(record) for record in records)
+    volume, pixel_size = read_volume(run / "volume.mrc")
+    assert volume.shape == (16, 16, 16)
+    assert pixel_size == pytest.approx(4.0 * 17 / 16, rel=1e-3)
+    given, poses = (open_particles(path) for path in (simulated / "particles.star", run / "poses.star"))
+    assert list(poses.table["rlnImageName"]) == list(given.table["rlnImageName"])
+    assert list(poses.table["rlnDefocusU"]) == list(given.table["rlnDefocusU"])
+    assert poses.table["parteqConfidence"].between(0, 1.00001).all()
+    assert (run / "report.html").stat().st_size > 10_000
+    assert results["n_particles"] == 96
+    assert isinstance(results["stuck"], bool)
+
+
+def test_no_pose_of_the_file_is_used(parteq, simulated, tmp_path):
+    """With other poses, or none, in the file the same network comes out."""
+    particles = open_particles(simulated / "particles.star")
+    turned = particles.rotations()[::-1]
+    changed = particles.with_poses(turned, -particles.shifts_in_angstroms())
+    bare = particles.with_table(particles.table.drop(columns=[c for c in particles.table if "Angle" in c[3:8]]))
+    weights = []
+    for number, version in enumerate((particles, changed, bare)):
+        path = simulated / f"version{number}.star"
+        version.write(path)
+        words = ["--particles", path, "--out", tmp_path / str(number), "--epochs", 1, *SMALL]
+        assert parteq("cryoem", "train", *words)[0] == 0
+        weights.append(load_file(Run.open(tmp_path / str(number)).checkpoint().path / "model.safetensors"))
+    for other in weights[1:]:
+        assert all(torch.equal(weights[0][name], other[name]) for name in other)
+
+
+def test_estimate_keeps_columns_and_adds_confidence(parteq, simulated, supervised, tmp_path):
+    out = tmp_path / "poses.star"
+    words = ["--run", supervised, "--particles", simulated / "particles.star", "--out", out, "--quiet"]
+    assert parteq("cryoem", "estimate", *words, "--refine")[0] == 0
+    found = tmp_path / "errors.json"
+    words = ["--estimate", out, "--truth", simulated / "particles.star", "--json", found]
+    assert parteq("cryoem", "evaluate", *words)[0] == 0
+    errors = json.loads(found.read_text())
+    # The map was made at the true poses, so matching finds them again.
+    assert errors["rotation_error_median_deg"] < 3
+    assert errors["shift_error_median_angstrom"] < 1
+    given = open_particles(simulated / "particles.star")
+    assert list(open_particles(out).table.columns)[: len(given.table.columns)] == list(given.table.columns)
+    assert not list(tmp_path.glob(".poses*"))
+
+
+def test_equivariance_is_measured(parteq, supervised, tmp_path):
+    found = tmp_path / "found.json"
+    assert parteq("cryoem", "check-equivariance", "--run", supervised, "--json", found, "--quiet")[0] == 0
+    errors = json.loads(found.read_text())
+    assert max(errors["quarter_turn_error_rad"], errors["mirror_error_rad"]) < 1e-4
+    assert errors["layers"]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_uninterrupted(simulated, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    words = [sys.executable, "-m", "parteq", "cryoem", "train", "--particles", str(simulated / "particles.star")]
+    words += ["--epochs", "5", *SMALL, "--out"]
+    subprocess.run([*words, str(whole)], check=True, timeout=300)
+    process = subprocess.Popen([*words, str(killed)])
+    while not (killed / "checkpoints" / "0002").exists():
+        assert process.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([*words[:5], "--out", str(killed), "--resume", "--quiet"], check=True, timeout=300)
+    weights = [load_file(Run.open(run).checkpoint().path / "model.safetensors") for run in (whole, killed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert (whole / "poses.star").read_bytes() == (killed / "poses.star").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(simulated, supervised, tmp_path):
+    losses, poses = [], []
+    for processes in ("1", "2"):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+        launch += ["-m", "--", "parteq"]
+        particles = ["--particles", str(simulated / "particles.star"), "--quiet"]
+        run, out = tmp_path / f"run{processes}", tmp_path / f"poses{processes}.star"
+        train = ["cryoem", "train", *particles, "--out", str(run), "--epochs", "2", *SMALL]
+        subprocess.run([*launch, *train], check=True, timeout=100)
+        estimate = ["cryoem", "estimate", "--run", str(supervised), *particles, "--out", str(out)]
+        subprocess.run([*launch, *estimate], check=True, timeout=100)
+        losses.append([json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()])
+        poses.append(open_particles(out).rotations())
+    # Batch statistics are those of all processes together.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert np.abs(poses[0] - poses[1]).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (["--box", 4], "box must be at least 8"),
+        (["--restarts", -1], "restarts must be at least 0"),
+        (["--width", 0], "width must be at least"),
+        (["--particles", "missing.star"], "missing.star"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(parteq, simulated, tmp_path, changed, reason):
+    words = ["--particles", simulated / "particles.star", "--out", tmp_path / "run", *changed]
+    status, _, complaint = parteq("cryoem", "train", *words)
+    assert status == 2
+    assert reason in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_particles_without_poses_cannot_supervise(parteq, simulated, tmp_path):
+    particles = open_particles(simulated / "particles.star")
+    bare = particles.with_table(particles.table.drop(columns=["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]))
+    bare.write(simulated / "bare.star")
+    words = ["--particles", simulated / "bare.star", "--mode", "supervised", "--out", tmp_path / "run"]
+    status, _, complaint = parteq("cryoem", "train", *words)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert "has no poses" in complaint
