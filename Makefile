@@ -66,7 +66,7 @@ bench: setup  ## speed of the core against plain convolutions and escnn
 	$(BIN)/python benchmarks/core_speed.py $(ARGS)
 
 lock: setup  ## write requirements.lock anew (needs uv)
-	$(UV) pip compile pyproject.toml --upgrade --extra export --extra wsi --extra dev --python-version 3.11 $(LOCK_FLAGS) \
+	$(UV) pip compile pyproject.toml --upgrade --extra export --extra topology --extra wsi --extra dev --python-version 3.11 $(LOCK_FLAGS) \
 	  --no-emit-package torch --no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean:  ## remove .venv and every cache

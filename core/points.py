@@ -16,7 +16,7 @@ two matrix products in all, with (edges) × (filters) × (channels in) and (node
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,7 +31,12 @@ from parteq.core.layers import PartialLayer
 from parteq.core.pointfilters import EdgeFilters
 
 if TYPE_CHECKING:
-    Propagation = nn.Module
+
+    class Propagation(nn.Module):
+        """PyG's message passing, as far as it is used here; it comes without types that hold."""
+
+        def propagate(self, edge_index: Tensor, size: tuple[int, int], **arguments: Any) -> Tensor:
+            """Collect messages, aggregate and update."""
 else:
     Propagation = MessagePassing
 
@@ -98,8 +103,7 @@ class PartialPointConv(PartialLayer, Propagation):
         """
         count = len(features) if nodes is None else nodes
         size = (len(features), count)
-        output: Tensor = self.propagate(edge_index, x=features, size=size, filters=filters, neighbours=neighbours)
-        return output
+        return self.propagate(edge_index, size, x=features, filters=filters, neighbours=neighbours)
 
     def message(self, x_j: Tensor) -> Tensor:
         """Return the features of the sources, (edges, c_in)."""

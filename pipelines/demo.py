@@ -1,4 +1,4 @@
-"""``parteq demo``: two data sets whose symmetry is known, three networks each, and a report of what they found.
+"""``parteq demo``: data whose symmetry is known, what networks found of it, and poses of particles, in one report.
 
 Digits, turned by quarters, whose class also tells whether they stand or lie: half a turn changes nothing, a quarter
 does, so the truth is C2 within C4. Patches of stained tissue, which has no preferred direction: the truth is all of D4.
@@ -54,6 +54,7 @@ class Demo(Command):
 
     def run(self) -> dict[str, Any]:
         """Trains three networks on each of two data sets; ends with the path of the report."""
+        from parteq.pipelines.cryoem.example import particles_section
         from parteq.pipelines.report import Section, write_report
 
         folder = self._folder()
@@ -63,6 +64,9 @@ class Demo(Command):
             found, section = self._study(study, folder)
             results |= found
             sections.append(section)
+        found, section = particles_section(folder, self.seed, self.device, self.quiet)
+        results |= found
+        sections.append(section)
         exports = []
         for kind, file in EXPORTS:
             log.info("exporting to %s", file)

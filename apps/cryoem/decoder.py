@@ -41,6 +41,7 @@ class VoxelDecoder(nn.Module):
     """
 
     sums: Tensor
+    ball: Tensor
 
     def __init__(self, box: int, particles: int) -> None:
         super().__init__()

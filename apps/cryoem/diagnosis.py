@@ -60,7 +60,7 @@ class Diagnosis:
         if self.stuck:
             found = (
                 f"Stuck: for {1 - self.agreement:.0%} of the images a search finds another pose than the encoder. "
-                "Try --restarts, --loss multihead or --encoder d4."
+                "Try more --epochs, or --restarts."
             )
         else:
             found = f"Encoder and search agree within {_AGREE_DEGREES:.0f}° on {self.agreement:.0%} of the images."

@@ -34,6 +34,10 @@ class Disc(nn.Module):
     """
 
     frequencies: Tensor
+    _x: Tensor
+    _y: Tensor
+    _from_corner: Tensor
+    _to_array: Tensor
 
     def __init__(self, box: int, size: int) -> None:
         super().__init__()

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parteq.core.builder import INVARIANT_CHANNELS, Builder
 from parteq.apps.histo.densenet import densenet
 from parteq.apps.histo.mobilenet import mobilenetv2
 from parteq.apps.histo.resnet import resnet
+from parteq.core.builder import INVARIANT_CHANNELS, Builder
 from parteq.core.fields import FieldType
 from parteq.core.groups import plane_group, space_group
 

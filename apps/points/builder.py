@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from parteq.core.axis import Axis
-from parteq.core.density import make_density
+from parteq.core.density import Density, LearnedDensity, make_density
 from parteq.core.fields import FieldType, band_limited, direct_sum, regular, trivial
 from parteq.core.fourier import FourierNonlinearity
 from parteq.core.groups import space_group
+from parteq.core.implicit import ImplicitFilters
 from parteq.core.layers import PartialLinear
 from parteq.core.nonlinearity import GatedNonlinearity, PointwiseNonlinearity
 from parteq.core.norm import FieldBatchNorm
-from parteq.core.pointfilters import EdgeFilters
+from parteq.core.pointfilters import EdgeFilters, RadialHarmonics
 from parteq.core.points import PartialPointConv
 
 __all__ = ["PointBuilder"]
@@ -29,11 +30,25 @@ _DENSITY_BAND = 2  # of the logarithm of their densities: enough to tell an axis
 _FREE_BAND = 8  # of all that kernels can hold: output 2, input 2, filters 4
 
 
-class _OnNodes(nn.Sequential):
-    """Norms and nonlinearities, which take (batch, c, *grid), on features (nodes, c)."""
+class _Activation(nn.Module):
+    """A norm and a nonlinearity, which take (batch, c, *grid), on features (nodes, c).
+
+    While a density is held uniform the statistics of what its layers give are others than those that the trained
+    network will see: the norm then goes by them, but does not remember them.
+    """
+
+    def __init__(self, norm: FieldBatchNorm, nonlinearity: nn.Module, density: Density) -> None:
+        super().__init__()
+        self.norm, self.nonlinearity = norm, nonlinearity
+        self._densities = (density,)  # a tuple: not a submodule once more
+        self._momentum = norm.momentum
 
     def forward(self, features: Tensor) -> Tensor:
-        output: Tensor = super().forward(features.T[None])
+        """Map (nodes, c_in) to (nodes, c_out)."""
+        (density,) = self._densities
+        held = self.training and isinstance(density, LearnedDensity) and bool(density.held_uniform)
+        self.norm.momentum = 0.0 if held else self._momentum
+        output: Tensor = self.nonlinearity(self.norm(features.T[None]))
         return output[0].T
 
 
@@ -44,12 +59,18 @@ class PointBuilder:
         group: name of a group of space.
         degree: ``learned``, ``full`` or ``none``.
         axis: of a group about an axis: its direction, or ``None`` to learn it.
+        kernel: ``analytic`` or ``implicit``.
 
     Raises:
-        ValueError: an unknown group or degree, or an axis without direction.
+        ValueError: an unknown group, degree or kernel, or an axis without direction.
     """
 
-    def __init__(self, group: str, degree: str, axis: Sequence[float] | None = (0.0, 0.0, 1.0)) -> None:
+    def __init__(
+        self, group: str, degree: str, axis: Sequence[float] | None = (0.0, 0.0, 1.0), kernel: str = "analytic"
+    ) -> None:
+        if kernel not in ("analytic", "implicit"):
+            raise ValueError(f"unknown kernel {kernel!r}: use analytic or implicit")
+        self.kernel = kernel
         self.group = space_group(group)
         self.density = make_density(self.group, degree, _FREE_BAND if degree == "none" else _DENSITY_BAND)
         self.axis = None
@@ -73,9 +94,17 @@ class PointBuilder:
         """Return invariant channels."""
         return FieldType(trivial(self.group), channels)
 
+    def filters(self, cutoff: float, shells: int, frequency: int, attributes: int) -> EdgeFilters:
+        """Return filters of the kind asked for; analytic ones take no attributes of the edge."""
+        if self.kernel == "analytic":
+            return RadialHarmonics(cutoff, shells, frequency)
+        options = {"attributes": attributes, "shells": shells, "frequency": frequency}
+        return ImplicitFilters(cutoff, self.density, axis=self.axis, **options)
+
     def convolve(self, before: FieldType, after: FieldType, filters: EdgeFilters) -> PartialPointConv:
         """Return a convolution; a norm brings the bias."""
-        return PartialPointConv(before, after, filters, self.density, bias=False, axis=self.axis)
+        axis = None if isinstance(filters, ImplicitFilters) else self.axis  # these are turned themselves
+        return PartialPointConv(before, after, filters, self.density, bias=False, axis=axis)
 
     def linear(self, before: FieldType, after: FieldType) -> PartialLinear:
         """Return a linear map; a norm brings the bias."""
@@ -84,11 +113,11 @@ class PointBuilder:
     def rectify(self, type: FieldType) -> nn.Module:
         """Return a norm and a rectifier of functions on the group, or of invariants."""
         rectifier = (PointwiseNonlinearity if type.representation.permutes else FourierNonlinearity)(type)
-        return _OnNodes(FieldBatchNorm(type), rectifier)
+        return _Activation(FieldBatchNorm(type), rectifier, self.density)
 
     def gate(self, type: FieldType) -> tuple[FieldType, nn.Module]:
         """Return the type that the layer before must give, and a norm and gates onto ``type``."""
         if type.representation.permutes:
             return type, self.rectify(type)
         gates = GatedNonlinearity(type)
-        return gates.in_type, _OnNodes(FieldBatchNorm(gates.in_type), gates)
+        return gates.in_type, _Activation(FieldBatchNorm(gates.in_type), gates, self.density)

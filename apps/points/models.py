@@ -6,7 +6,7 @@ spread. Then
 - *local* layers: convolutions over the nearest neighbours give every point features of its surroundings;
 - *moments*: one convolution from all points to the centroid, Σ_j K(x_j) f_j, of the features and of the bare points,
   with filters up to degree 3 on shells that cover the cloud, onto functions on the group;
-- a nonlinearity and a linear map among such functions, and one onto invariant channels;
+- a nonlinearity of such functions, and a linear map onto invariant channels;
 - a plain classifier of these, the logarithm of the cloud's spread and that of its number of points.
 
 With ``degree`` "full" outputs are exactly invariant under the group but for what Fourier nonlinearities fold back; with
@@ -23,7 +23,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from parteq.apps.points.builder import PointBuilder
-from parteq.core.pointfilters import RadialHarmonics
+from parteq.core.pointfilters import EdgeFilters
+from parteq.core.points import PartialPointConv
 
 __all__ = ["GROUPS", "PointNetwork", "create_model"]
 
@@ -32,7 +33,21 @@ GROUPS = ("so3", "o3", "so2", "o2", "cone", "d4", "octahedral", "icosahedral", "
 
 _INVARIANTS = 64
 _SIZES = 16  # hidden numbers that say how large a cloud is
+_MIDDLING = 20.0  # points, the unit of their number
 _REACH = 2.2  # of the shells about the centroid, in units of the spread
+
+
+class _LocalLayer(nn.Module):
+    """A convolution over neighbours, and what comes after it."""
+
+    def __init__(self, convolve: PartialPointConv, activate: nn.Module) -> None:
+        super().__init__()
+        self.convolve, self.activate = convolve, activate
+
+    def forward(self, features: Tensor, edges: Tensor, filters: Tensor, neighbours: int) -> Tensor:
+        """Map features (nodes, c_in) to (nodes, c_out)."""
+        output: Tensor = self.activate(self.convolve(features, edges, filters, neighbours=neighbours))
+        return output
 
 
 class PointNetwork(nn.Module):
@@ -54,23 +69,24 @@ class PointNetwork(nn.Module):
         width, features = config["width"], config["in_features"]
         bare = builder.invariants(1 + features)
 
-        self.nearby = RadialHarmonics(1.0, shells=3, frequency=2)
+        # Of both ends of an edge, if the kernel looks at them.
+        self.attributes = features if config["kernel"] == "implicit" else 0
+        self.nearby: EdgeFilters | None = None
         self.local = nn.ModuleList()
         type = bare
-        for _ in range(config["layers"]):
-            after = builder.irreps(24 * width)
-            before, activation = builder.gate(after)
-            layer = nn.ModuleDict({"convolve": builder.convolve(type, before, self.nearby), "activate": activation})
-            self.local.append(layer)
-            type = after
+        if config["layers"]:
+            self.nearby = builder.filters(1.0, 3, 2, 2 * self.attributes)
+            for _ in range(config["layers"]):
+                after = builder.irreps(24 * width)
+                before, activation = builder.gate(after)
+                self.local.append(_LocalLayer(builder.convolve(type, before, self.nearby), activation))
+                type = after
 
         functions = builder.functions(96 * width)
-        self.about_centre = RadialHarmonics(_REACH, shells=6, frequency=3)
+        self.about_centre = builder.filters(_REACH, 6, 3, self.attributes)
         self.moments = builder.convolve(bare, functions, self.about_centre)
         self.local_moments = builder.convolve(type, functions, self.about_centre) if self.local else None
         self.activate = builder.rectify(functions)
-        self.hidden = builder.linear(functions, functions)
-        self.activate_hidden = builder.rectify(functions)
         invariants = builder.invariants(_INVARIANTS)
         self.to_invariants = builder.linear(functions, invariants)
         self.activate_invariants = builder.rectify(invariants)
@@ -118,7 +134,9 @@ class PointNetwork(nn.Module):
 
         ones = torch.ones(clouds, points, 1, dtype=positions.dtype, device=positions.device)
         bare = ones if features is None else torch.cat([ones, features], dim=2)
-        filters = self.about_centre((offsets / unit[:, None, None]).flatten(0, 1)) * (points * share).flatten()[:, None]
+        seen = bare[..., 1:].flatten(0, 1) if self.attributes else None
+        filters = self.about_centre((offsets / unit[:, None, None]).flatten(0, 1), seen)
+        filters = filters * (points * share).flatten()[:, None]
         to_centre = torch.stack(
             [
                 torch.arange(clouds * points, device=positions.device),
@@ -130,9 +148,10 @@ class PointNetwork(nn.Module):
         if self.local_moments is not None:
             surroundings = self._surroundings(positions, present, bare, neighbours)
             functions = functions + self.local_moments(surroundings, to_centre, filters, **at_centre)
-        functions = self.activate_hidden(self.hidden(self.activate(functions)))
+        functions = self.activate(functions)
         invariants = self.activate_invariants(self.to_invariants(functions))
-        sizes = torch.stack([(spread / self.length[0]).log(), (1.0 / share.amax(1)).log() - 3.0], dim=1)
+        number = present.sum(1) / _MIDDLING
+        sizes = torch.stack([(spread / self.length[0]).log(), number.log()], dim=1)
         output: Tensor = self.head(torch.cat([invariants, self.sizes(sizes)], dim=1))
         targets = output[:, self.config["num_classes"] :] * self.target_std + self.target_mean
         return torch.cat([output[:, : self.config["num_classes"]], targets], dim=1)
@@ -157,12 +176,14 @@ class PointNetwork(nn.Module):
         else:
             furthest = (vectors.square().sum(-1) * real).amax(2).sqrt()
             reach = (furthest.sum(1) / present.sum(1)).clamp_min(1e-6 * self.length[1])
-        filters = self.nearby((vectors / reach[:, None, None, None]).flatten(0, 2))
+        seen = bare[..., 1:].flatten(0, 1)
+        ends = torch.cat([seen[edges[0]], seen[edges[1]]], dim=1) if self.attributes else None
+        assert self.nearby is not None
+        filters = self.nearby((vectors / reach[:, None, None, None]).flatten(0, 2), ends)
         filters = filters * (neighbours.shape[2] * weight).flatten()[:, None]
         features = bare.flatten(0, 1)
         for layer in self.local:
-            features = layer["convolve"](features, edges, filters, neighbours=neighbours.shape[2])
-            features = layer["activate"](features) * present.flatten()[:, None]
+            features = layer(features, edges, filters, neighbours.shape[2]) * present.flatten()[:, None]
         return features
 
 
@@ -171,7 +192,9 @@ def nearest(
 ) -> Int[Tensor, "clouds points count"]:
     """Return the nearest other points of each point, −1 where there are no more; all distances are compared."""
     far = torch.finfo(positions.dtype).max
-    distances = torch.cdist(positions, positions).masked_fill(~present[:, None], far)
+    centred = positions - positions.mean(1, keepdim=True)
+    squares = centred.square().sum(-1)
+    distances = (squares[:, :, None] + squares[:, None] - 2 * centred @ centred.mT).masked_fill(~present[:, None], far)
     same = torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
     found = distances.masked_fill(same, far).topk(min(count, positions.shape[1]), dim=2, largest=False)
     return torch.where(found.values < far, found.indices, -1)
@@ -185,7 +208,8 @@ def create_model(
     group: str = "so3",
     degree: str = "learned",
     axis: Sequence[float] | None = (0.0, 0.0, 1.0),
-    layers: int = 1,
+    kernel: str = "analytic",
+    layers: int = 0,
     neighbours: int = 16,
     width: float = 1.0,
     absolute: bool = False,
@@ -199,6 +223,7 @@ def create_model(
         group: the group, see :func:`~parteq.core.groups.space_group`.
         degree: ``learned``, ``full`` or ``none``.
         axis: of a group about an axis; ``None`` learns it.
+        kernel: ``analytic`` or ``implicit``; the latter looks at features of the points as well.
         layers: local layers.
         neighbours: nearest neighbours that they see.
         width: factor on the number of channels; at equal width every group has about the same number of weights when
@@ -206,7 +231,7 @@ def create_model(
         absolute: measure clouds with one length for all, as molecules, rather than each by its own spread.
 
     Raises:
-        ValueError: an unknown group or degree, an axis without direction, or a number that cannot be meant.
+        ValueError: an unknown group, degree or kernel, an axis without direction, or a number that cannot be meant.
     """
     if num_classes + num_targets < 1 or min(num_classes, num_targets, in_features, layers) < 0 or neighbours < 1:
         raise ValueError("a network of points needs classes or targets, and numbers that are not negative")
@@ -217,9 +242,10 @@ def create_model(
         "group": group,
         "degree": degree,
         "axis": None if axis is None else [float(value) for value in axis],
+        "kernel": kernel,
         "layers": layers,
         "neighbours": neighbours,
         "width": width,
         "absolute": absolute,
     }
-    return PointNetwork(config, PointBuilder(group, degree, axis))
+    return PointNetwork(config, PointBuilder(group, degree, axis, kernel))

@@ -87,6 +87,10 @@ class LearnedDensity(Density):
         """Return λ on the quadrature of the group, shape (points,); its weighted sum is 1."""
         return self.log_density(self.irrep_values).exp()
 
+    def mass(self) -> Tensor:
+        """Return λ times the weights of the quadrature, shape (points,); its sum is 1."""
+        return self.weights * self.density()
+
     def density_at(self, elements: Sequence[Element]) -> Tensor:
         """Return λ at any elements of the group, shape (elements,)."""
         values = irreps_at(self.group, self.band, elements)
@@ -94,7 +98,7 @@ class LearnedDensity(Density):
 
     def forward(self) -> Tensor:
         """Return λ̂, flat: the quadrature of λ ψ; that of uniform λ while it is ``held_uniform``."""
-        coefficients = (self.weights * self.density()) @ self.irrep_values
+        coefficients = self.mass() @ self.irrep_values
         return torch.where(self.held_uniform, self.uniform, coefficients)
 
     @torch.no_grad()
@@ -156,8 +160,7 @@ class LearnedDensity(Density):
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> list[Element]:
         """Draw ``count`` elements from the quadrature with the weights λ gives them."""
-        mass = (self.weights * self.density()).detach()
-        index = torch.multinomial(mass, count, replacement=True, generator=generator)
+        index = torch.multinomial(self.mass().detach(), count, replacement=True, generator=generator)
         return [self.element(i) for i in index.tolist()]
 
     def _amplitudes(self, scale: Tensor) -> nn.Parameter:
@@ -197,9 +200,13 @@ class SoftmaxDensity(LearnedDensity):
             self._unnormalised(self.irrep_values) + self.weights.log(), dim=0
         )
 
+    def mass(self) -> Tensor:
+        """Return λ times the weights of the quadrature, shape (points,); its sum is 1."""
+        return torch.softmax(self._unnormalised(self.irrep_values) + self.weights.log(), dim=0)
+
     def _unnormalised(self, irrep_values: Tensor) -> Tensor:
-        inherited = sum(parent.log_density(irrep_values) for parent in self._parents)
-        return irrep_values @ (self.basis_scale * self.logits) + inherited
+        own = irrep_values @ (self.basis_scale * self.logits)
+        return sum((parent.log_density(irrep_values) for parent in self._parents), start=own)
 
 
 class SquaredDensity(LearnedDensity):

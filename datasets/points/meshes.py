@@ -100,6 +100,8 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
             loaded = loaded.to_geometry()
         if isinstance(loaded, trimesh.PointCloud):
             return np.asarray(loaded.vertices), None
+        if not isinstance(loaded, trimesh.Trimesh):
+            raise DataError(path, "holds lines or curves, no surface")
         return np.asarray(loaded.vertices), np.asarray(loaded.faces).reshape(-1, 3)
     except DataError:
         raise

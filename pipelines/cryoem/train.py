@@ -57,7 +57,7 @@ class TrainPoses(ParticlesInput, TrainingCommand):
     """Turns of the image that turn the pose: d4, c4, so2, o2, or cnn."""
     degree: Annotated[Literal["learned", "full", "none"], _choice("DEGREE")] = "full"
     """How much of it: learned, full or none."""
-    loss: Annotated[Literal["l2", "symmetric", "multihead"], _choice("LOSS")] = "l2"
+    loss: Annotated[Literal["l2", "symmetric", "multihead"], _choice("LOSS")] = "multihead"
     """l2, symmetric or multihead (best of 8 poses)."""
     decoder: Annotated[Literal["voxel", "implicit"], _choice("KIND")] = "voxel"
     """Volume: voxel or implicit."""
@@ -185,6 +185,7 @@ class _Training:
         self.settings = replace(command.settings(), epochs=epochs)
         history = run.history()
         self.before = history[-1]["seconds"] if history else 0.0
+        self.cpu_began = time.process_time()
         self.cpu_before = history[-1]["cpu_seconds"] if history else 0.0
 
     def fit(self, create: Any) -> PoseInference:
@@ -238,7 +239,7 @@ class _Training:
 
         record["epoch"] += attempt * self.settings.epochs
         record |= {"attempt": attempt, "seconds": self._seconds()}
-        record["cpu_seconds"] = self.cpu_before + time.process_time()
+        record["cpu_seconds"] = self.cpu_before + time.process_time() - self.cpu_began
         if self.measured is not None:
             poses = self._propose(model, self.measured_data)
             truth = self.measured.particles
@@ -276,7 +277,11 @@ class _Training:
 
         few = np.linspace(0, len(self.samples) - 1, min(len(self.samples), MEASURED)).astype(int)
         data = self.data
-        part = TensorDataset(*(t[few] for t in data.tensors)) if isinstance(data, TensorDataset) else Subset(data, few)
+        part = (
+            TensorDataset(*(t[few] for t in data.tensors))
+            if isinstance(data, TensorDataset)
+            else Subset(data, few.tolist())
+        )
         with torch.no_grad():
             poses = self._propose(model, part)
             return diagnose(model, model.decoder.volume().cpu(), part, poses, self.device)
@@ -296,8 +301,9 @@ class _Training:
             else:
                 particles = self.samples.particles
                 shifts = particles.shifts_in_angstroms() / self.samples.pixel_size
-                known = (torch.from_numpy(array).float() for array in (particles.rotations(), shifts))
-                volume = map_of_poses(model, self.data, Poses(*known, poses.residuals), self.device)
+                rotations = torch.from_numpy(particles.rotations()).float()
+                known = Poses(rotations, torch.from_numpy(shifts).float(), poses.residuals)
+                volume = map_of_poses(model, self.data, known, self.device)
             confidence = weigh(model, volume, self.data, poses, self.device)
         return _Ending(poses, volume, confidence.numpy(), diagnosis)
 

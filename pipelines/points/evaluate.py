@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import tyro
@@ -51,15 +52,12 @@ class Evaluate(OnClouds):
             data = samples(clouds, about["spatial"][0], model.neighbours, wanted)
             factor = 1.0 if found is None else found.factor
 
-            def scores(rotate: str) -> dict[str, Any]:
-                options = {"factor": factor, "rotate": rotate, "repeats": self.repeats, "seed": self.seed}
-                return evaluate(model, data, wanted, device, **options)
-
-            results = scores(self.rotate)
+            scores = partial(evaluate, model, data, wanted, device, factor=factor, repeats=self.repeats, seed=self.seed)
+            results = scores(rotate=self.rotate)
             if self.plot is not None and is_main():
                 tilts = [float(angle) * step / (_TILTS - 1) for step in range(_TILTS)]
                 name = "accuracy" if found is None else "mae"
-                values = [*(scores(f"tilt:{tilt}")[name] for tilt in tilts[:-1]), results[name]]
+                values = [*(scores(rotate=f"tilt:{tilt}")[name] for tilt in tilts[:-1]), results[name]]
                 unit = "" if found is None else f" ({found.unit})"
                 with replacing(self.plot) as temporary:
                     temporary.write_bytes(figures.png(against_tilt(tilts, values, name + unit)))

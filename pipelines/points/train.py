@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 import tyro
 
 from parteq.datasets.errors import DataError
-from parteq.pipelines.command import Text
+from parteq.pipelines.command import Number, Text
 from parteq.pipelines.points.options import Clouds
 from parteq.pipelines.training import TrainingCommand
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Train"]
 
-# A single density for all layers is to be learned from 34 numbers, in the steps that a small set gives.
+# A density has few numbers to learn, and a small set gives few steps.
 _DENSITY_LEARNING_RATE = 15.0
 _LARGEST_WIDTH = 16
 _MOST_POINTS = 65_536
@@ -53,11 +53,19 @@ class Train(Clouds, TrainingCommand):
     """Axis of a group that has one."""
     degree: Annotated[Literal["learned", "full", "none"], tyro.conf.arg(metavar="DEGREE")] = "learned"
     """How much of the group: learned, full or none."""
+    kernel: Literal["implicit", "analytic"] = "analytic"
+    """A small network of each edge, or harmonics times a profile."""
     augment_rotation: Annotated[Literal["none", "z", "so3"], tyro.conf.arg(metavar="KIND")] = "none"
     """Turn clouds while training: none, z or so3."""
+    epochs: int = 40
+    """Passes over the data."""
+    batch_size: Number = 48
+    """Samples a step."""
+    weight_decay: float = 0.1
+    """Weight decay."""
     points: int = 512
     """Points taken of each cloud."""
-    layers: int = 1
+    layers: int = 0
     """Local layers."""
     width: float = 1.0
     """Factor on the number of channels."""
@@ -166,6 +174,7 @@ class Train(Clouds, TrainingCommand):
             group=self.group,
             degree=self.degree,
             axis=self._axis(),
+            kernel=self.kernel,
             layers=self.layers,
             width=self.width,
             absolute=not classify,

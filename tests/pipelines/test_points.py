@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from parteq.pipelines.cli import main
 from parteq.pipelines.run import Run
 
-SMALL = ["--width", "0.2", "--points", "24", "--batch-size", "16", "--quiet"]
+SMALL = ["--width", "0.2", "--points", "24", "--batch-size", "8", "--quiet"]
 
 
 def write_clouds(path: Path, count: int, first_family: int, seed: int) -> None:
     """Flat (class 0) and long (class 1) clouds, two a family, with a number to predict."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
-    points = rng.standard_normal((count, 24, 3)) * np.array([[3, 2, 0.5], [0.5, 1, 3]])[labels][:, None]
+    points = rng.standard_normal((count, 24, 3)) * np.array([[3, 3, 0.2], [0.2, 0.2, 3]])[labels][:, None]
     np.savez(
         path,
         points=points.astype(np.float32),
@@ -47,7 +47,7 @@ def clouds(tmp_path_factory) -> Path:
 def trained_points(clouds, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
     assert (
-        main(["points", "train", "--data", str(clouds / "train.npz"), "--out", str(run), "--epochs", "4", *SMALL]) == 0
+        main(["points", "train", "--data", str(clouds / "train.npz"), "--out", str(run), "--epochs", "8", *SMALL]) == 0
     )
     return run
 
@@ -73,7 +73,8 @@ def test_predict(parteq, clouds, trained_points, tmp_path):
     out = tmp_path / "predictions.csv"
     status, _, _ = parteq("points", "predict", "--run", trained_points, "--data", clouds / "test.npz", "--out", out)
     assert status == 0
-    rows = list(csv.reader(out.open()))
+    with out.open() as file:
+        rows = list(csv.reader(file))
     assert rows[0] == ["index", "predicted", "probability_flat", "probability_long"]
     assert len(rows) == 25
 

@@ -15,7 +15,7 @@ from parteq.core.chain import Chain
 from parteq.core.groups import space_group
 from parteq.core.measure import measure_degree
 
-SMALL = {"num_classes": 3, "neighbours": 4, "width": 0.3}
+SMALL = {"num_classes": 3, "neighbours": 4, "width": 0.3, "layers": 1}
 
 
 def _model(**options: object) -> PointNetwork:
@@ -73,7 +73,7 @@ def test_neighbours_may_be_given() -> None:
 
 
 def test_one_density_serves_all_layers_and_starts_uniform() -> None:
-    model = create_model(**SMALL)
+    model = create_model(**SMALL | {"layers": 0})
     densities = Chain.of(model).densities
     assert len(densities) == 1
     layers = measure_degree(model)
@@ -87,8 +87,10 @@ def test_one_density_serves_all_layers_and_starts_uniform() -> None:
     assert profile[0] > 1.2 > 1.05 > profile[1] > profile[2]
 
 
-def test_features_targets_and_a_learned_axis() -> None:
-    model = create_model(num_targets=1, in_features=2, group="so2", axis=None, absolute=True, neighbours=4, width=0.3)
+@pytest.mark.parametrize("kernel", ["analytic", "implicit"])
+def test_features_targets_and_a_learned_axis(kernel: str) -> None:
+    shape = {"neighbours": 4, "width": 0.3, "layers": 1, "absolute": True}
+    model = create_model(num_targets=1, in_features=2, group="so2", axis=None, kernel=kernel, **shape)
     model.set_target_scale([5.0], [2.0])
     model.set_lengths(1.0, 0.5)
     clouds = _clouds()
@@ -100,7 +102,9 @@ def test_features_targets_and_a_learned_axis() -> None:
     assert math.isclose(float(alone.detach().mean()), 5.0, abs_tol=6.0)
 
 
-@pytest.mark.parametrize("wrong", [{"num_classes": 0}, {"group": "so4"}, {"degree": "some"}, {"neighbours": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_classes": 0}, {"group": "so4"}, {"degree": "some"}, {"neighbours": 0}, {"kernel": "odd"}]
+)
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"network|unknown"):
         create_model(**(SMALL | wrong))
