@@ -97,7 +97,7 @@ class ImplicitFilters(EdgeFilters):
             raise ValueError(f"these filters take {self.attributes} attributes of each edge")
         if self.axis is not None:
             vectors = vectors @ roma.rotvec_to_rotmat(self.axis.rotation_vector()).to(vectors)
-        values = self.harmonics(vectors) @ self.mixing.T
+        values: Tensor = self.harmonics(vectors) @ self.mixing.T
         if attributes is not None:
             values = torch.cat([values, attributes], dim=1)
         for layer, nonlinearity in zip(self.layers, self.nonlinearities, strict=True):

@@ -119,7 +119,8 @@ class PartialPointConv(PartialLayer, Propagation):
         messages, present = to_dense_batch(inputs[order], index[order], batch_size=dim_size)
         values, _ = to_dense_batch(filters[order], index[order], batch_size=dim_size)
         degrees = present.sum(1).clamp_min(1).to(inputs)
-        return (messages.mT @ (values / degrees[:, None, None])).flatten(1)
+        moments: Tensor = (messages.mT @ (values / degrees[:, None, None])).flatten(1)
+        return moments
 
     def update(self, moments: Tensor) -> Tensor:
         """Return the output of each target, (targets, c_out)."""
