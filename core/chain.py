@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from parteq.core.density import LearnedDensity
 from parteq.core.measure import partial_layers
+from parteq.core.norm import FieldBatchNorm
 
 __all__ = ["Chain", "degree_penalty", "full_symmetry"]
 
@@ -90,13 +91,23 @@ def degree_penalty(model: nn.Module, samples: int, price: float = 2.0, smoothnes
 
 @contextmanager
 def full_symmetry(model: nn.Module) -> Iterator[None]:
-    """Hold the densities that a model is learning uniform, whatever they are; they get no gradient meanwhile."""
+    """Hold the densities that a model is learning uniform, whatever they are; they get no gradient meanwhile.
+
+    What layers give has other statistics then than in the network as it is evaluated, so norms go by those of the batch
+    but do not remember them.
+    """
     learning = [d for d in Chain.of(model).densities if any(p.requires_grad for p in d.parameters())]
+    norms = [module for module in model.modules() if learning and isinstance(module, FieldBatchNorm)]
+    momenta = [norm.momentum for norm in norms]
     # New tensors: the old ones may be waiting in a graph for its backward pass.
     for density in learning:
         density.held_uniform = torch.ones_like(density.held_uniform)
+    for norm in norms:
+        norm.momentum = 0.0
     try:
         yield
     finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
         for density in learning:
             density.held_uniform = torch.zeros_like(density.held_uniform)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from parteq.core.axis import Axis
-from parteq.core.density import Density, LearnedDensity, make_density
+from parteq.core.density import make_density
 from parteq.core.fields import FieldType, band_limited, direct_sum, regular, trivial
 from parteq.core.fourier import FourierNonlinearity
 from parteq.core.groups import space_group
@@ -31,23 +31,14 @@ _FREE_BAND = 8  # of all that kernels can hold: output 2, input 2, filters 4
 
 
 class _Activation(nn.Module):
-    """A norm and a nonlinearity, which take (batch, c, *grid), on features (nodes, c).
+    """A norm and a nonlinearity, which take (batch, c, *grid), on features (nodes, c)."""
 
-    While a density is held uniform the statistics of what its layers give are others than those that the trained
-    network will see: the norm then goes by them, but does not remember them.
-    """
-
-    def __init__(self, norm: FieldBatchNorm, nonlinearity: nn.Module, density: Density) -> None:
+    def __init__(self, norm: FieldBatchNorm, nonlinearity: nn.Module) -> None:
         super().__init__()
         self.norm, self.nonlinearity = norm, nonlinearity
-        self._densities = (density,)  # a tuple: not a submodule once more
-        self._momentum = norm.momentum
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (nodes, c_in) to (nodes, c_out)."""
-        (density,) = self._densities
-        held = self.training and isinstance(density, LearnedDensity) and bool(density.held_uniform)
-        self.norm.momentum = 0.0 if held else self._momentum
         output: Tensor = self.nonlinearity(self.norm(features.T[None]))
         return output[0].T
 
@@ -113,11 +104,11 @@ class PointBuilder:
     def rectify(self, type: FieldType) -> nn.Module:
         """Return a norm and a rectifier of functions on the group, or of invariants."""
         rectifier = (PointwiseNonlinearity if type.representation.permutes else FourierNonlinearity)(type)
-        return _Activation(FieldBatchNorm(type), rectifier, self.density)
+        return _Activation(FieldBatchNorm(type), rectifier)
 
     def gate(self, type: FieldType) -> tuple[FieldType, nn.Module]:
         """Return the type that the layer before must give, and a norm and gates onto ``type``."""
         if type.representation.permutes:
             return type, self.rectify(type)
         gates = GatedNonlinearity(type)
-        return gates.in_type, _Activation(FieldBatchNorm(gates.in_type), gates, self.density)
+        return gates.in_type, _Activation(FieldBatchNorm(gates.in_type), gates)

@@ -40,8 +40,8 @@ class Train(Clouds, TrainingCommand):
 
     val: Text = None
     """Data to validate on; else a part of --data."""
-    task: Literal["classify", "regress"] = "classify"
-    """Tell classes apart, or predict --target."""
+    task: Annotated[Literal["classify", "regress"], tyro.conf.arg(metavar="TASK")] = "classify"
+    """classify, or regress: predict --target."""
     target: Text = None
     """What to predict, such as homo."""
     group: Annotated[
@@ -49,12 +49,12 @@ class Train(Clouds, TrainingCommand):
         tyro.conf.arg(metavar="GROUP"),
     ] = "so3"
     """so3, o3, so2, o2, cone, d4, octahedral, icosahedral, none."""
-    axis: Annotated[str, tyro.conf.arg(metavar="X,Y,Z|learn")] = "0,0,1"
-    """Axis of a group that has one."""
-    degree: Annotated[Literal["learned", "full", "none"], tyro.conf.arg(metavar="DEGREE")] = "learned"
+    axis: Annotated[str, tyro.conf.arg(metavar="AXIS")] = "0,0,1"
+    """Of a group that has one: X,Y,Z or learn."""
+    degree: Annotated[Literal["learned", "full", "none"], tyro.conf.arg(metavar="NAME")] = "learned"
     """How much of the group: learned, full or none."""
-    kernel: Literal["implicit", "analytic"] = "analytic"
-    """A small network of each edge, or harmonics times a profile."""
+    kernel: Annotated[Literal["implicit", "analytic"], tyro.conf.arg(metavar="NAME")] = "analytic"
+    """implicit, a network of each edge, or analytic."""
     augment_rotation: Annotated[Literal["none", "z", "so3"], tyro.conf.arg(metavar="KIND")] = "none"
     """Turn clouds while training: none, z or so3."""
     epochs: int = 40

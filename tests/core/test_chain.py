@@ -13,6 +13,7 @@ from parteq.core.density import LearnedDensity, SoftmaxDensity, make_density
 from parteq.core.fields import FieldType, regular
 from parteq.core.groups import SymmetryGroup, plane_group
 from parteq.core.layers import PartialConv2d
+from parteq.core.norm import FieldBatchNorm
 from tests.core.helpers import concentrate, randomise
 
 D4 = plane_group("d4")
@@ -196,3 +197,14 @@ def test_full_symmetry_lets_go_after_an_error():
     with pytest.raises(RuntimeError, match="stop"), full_symmetry(_network(density)):
         raise RuntimeError("stop")
     assert not density.held_uniform
+
+
+def test_norms_do_not_remember_what_they_see_under_full_symmetry():
+    network = torch.nn.Sequential(_network(_random(D4, 1)), FieldBatchNorm(FieldType(regular(D4), 1))).train()
+    norm = network[1]
+    image = torch.randn(4, 8, 3, 3)
+    with full_symmetry(network):
+        network(image)
+        assert not norm.running_mean.any()
+    network(image)
+    assert norm.running_mean.any()
