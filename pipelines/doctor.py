@@ -23,8 +23,8 @@ __all__ = ["Doctor", "Package", "packages"]
 PURPOSES = {
     "export": "parteq histo export --format onnx",
     "dev": "make test, make lint, make types",
-    "wsi": "whole-slide images, for applications to come",
-    "topology": "persistent homology, for applications to come",
+    "wsi": "parteq histo heatmap --slide",
+    "topology": "persistent homology of point clouds",
 }
 
 

@@ -113,19 +113,16 @@ class PoseInference(nn.Module):
         slices = self.decoder.slices(transform, rotations, self.disc.frequencies)
         return transfer * slices * phase_ramp(shifts, self.disc.frequencies)
 
-    def best(
+    def misfits(
         self,
         transform: Tensor,
-        samples: Complex[Tensor, "n f"],
+        unshifted: Complex[Tensor, "n _ f"],
         transfer: Float[Tensor, "n f"],
         rotations: Float[Tensor, "n heads 3 3"],
-        shifts: Float[Tensor, "n 2"],
     ) -> Float[Tensor, "n heads"]:
-        """The mean squared residual of each pose proposed."""
-        heads = rotations.shape[1]
+        """The mean squared residual of each pose proposed, against the images with their shifts undone."""
         slices = self.decoder.slices(transform, rotations.flatten(0, 1), self.disc.frequencies)
-        unshifted = samples * phase_ramp(-shifts, self.disc.frequencies)
-        residual = transfer[:, None] * slices.unflatten(0, (-1, heads)) - unshifted[:, None]
+        residual = transfer[:, None] * slices.unflatten(0, rotations.shape[:2]) - unshifted
         return torch.view_as_real(residual).square().sum(-1).mean(-1)
 
     def forward(
@@ -149,24 +146,17 @@ class PoseInference(nn.Module):
         rotations, shifts = self.propose(samples, transfer)
         if self.supervised:
             return self._distance(rotations, shifts, samples, transfer, known_rotations, known_shifts)
+        moves = shifts[:, None]
         if self.loss == "symmetric":
             # Turned by half a turn, a transform is its conjugate.
             turned, turned_shifts = self.propose(samples.conj(), transfer)
             half = turned.new_tensor([-1.0, -1.0, 1.0])[:, None]
             rotations = torch.cat([rotations, half * turned], 1)
-            both = torch.stack([shifts, -turned_shifts], 1)
-        else:
-            both = shifts[:, None].expand(-1, rotations.shape[1], -1)
+            moves = torch.stack([shifts, -turned_shifts], 1)
         with torch.no_grad():
-            residuals = torch.stack(
-                [
-                    self.best(transform, samples, transfer, rotations[:, [head]], both[:, head])[:, 0]
-                    for head in range(rotations.shape[1])
-                ],
-                1,
-            ) if self.loss == "symmetric" else self.best(transform, samples, transfer, rotations, shifts)  # fmt: skip
-            winner = residuals.argmin(1)
-        chosen, moved = _pick(rotations, winner), _pick(both, winner)
+            undone = phase_ramp(-moves.flatten(0, 1), self.disc.frequencies).unflatten(0, moves.shape[:2])
+            winner = self.misfits(transform, samples[:, None] * undone, transfer, rotations).argmin(1)
+        chosen, moved = _pick(rotations, winner), _pick(moves.expand(-1, rotations.shape[1], -1), winner)
         residual = self.predict(transform, transfer, chosen, moved) - samples
         loss = torch.view_as_real(residual).square().sum(-1).mean()
         if self.training:

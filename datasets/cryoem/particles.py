@@ -235,10 +235,20 @@ class Particles:
         path = self.subset(slice(1)).image_places().paths[0]
         return read_header(path) if path.is_file() else None
 
-    @property
+    @cached_property
     def image_folder(self) -> Path:
-        """The folder that image paths are relative to."""
-        return self.source.parent if self.datadir is None else self.datadir
+        """The folder that image paths are relative to.
+
+        That of the file; or, if the first image is not there, the working folder if it is there: RELION's paths are
+        relative to the folder of the project, in which its programs are started.
+        """
+        if self.datadir is not None:
+            return self.datadir
+        beside = self.source.parent
+        if "rlnImageName" not in self.table or not len(self):
+            return beside
+        name = str(self.table["rlnImageName"].iloc[0]).rpartition("@")[2]
+        return Path() if not (beside / name).is_file() and Path(name).is_file() else beside
 
     def image_places(self) -> ImagePlaces:
         """Where the images are. Raises DataError: a name is no image name, or leads out of the folder."""

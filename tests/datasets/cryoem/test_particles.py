@@ -169,6 +169,16 @@ def test_create(tmp_path: Path) -> None:
     assert not Particles.create(None, None, None, 1.5, 32, names).has_poses
 
 
+def test_paths_may_be_relative_to_the_working_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = folder / "job"
+    inner.mkdir()
+    open_particles(folder / "new.star").write(inner / "p.star")
+    with pytest.raises(DataError, match="no such file"):
+        open_particles(inner / "p.star").images()
+    monkeypatch.chdir(folder)
+    assert len(open_particles(inner / "p.star").images()) == 2
+
+
 def test_paths_stay_in_the_folder(folder: Path) -> None:
     inner = folder / "inner"
     inner.mkdir()
