@@ -187,7 +187,7 @@ STUDIES = (
         "A network that keeps all of C4 cannot tell standing from lying and is right in half of the cases at best.",
         "c4",
         images=800,
-        epochs=20,
+        epochs=18,
         make=_standing_or_lying,
     ),
     _Study(
