@@ -20,10 +20,7 @@ from parteq.core.nonlinearity import PointwiseNonlinearity
 from parteq.core.norm import FieldBatchNorm
 from parteq.core.pool import AntiAliasedPool
 
-__all__ = ["INVARIANT_CHANNELS", "Builder", "ResidualBlock"]
-
-INVARIANT_CHANNELS = 32
-"""Width of an invariant head."""
+__all__ = ["Builder", "ResidualBlock"]
 
 _BAND = 2  # of the fields of continuous groups: irreps up to this frequency
 _DENSITY_BAND = 4  # of their densities: the quarter turns are the finest symmetry told apart

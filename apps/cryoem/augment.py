@@ -36,7 +36,7 @@ def quarter_turns_and_mirrors(disc: Disc) -> Augment:
     poses[:, :2, :2], poses[:, 2, 2] = matrices, torch.linalg.det(matrices)
 
     def turned(batch: Batch, keys: Int[Tensor, " batch"]) -> Batch:
-        samples, transfer, rotations, shifts, known = batch
+        samples, transfer, rotations, shifts = batch
         chosen = (uniform(keys, 1)[:, 0] * 8).long()
         device = samples.device
         index, other = source.to(device)[chosen], flipped.to(device)[chosen]
@@ -46,7 +46,6 @@ def quarter_turns_and_mirrors(disc: Disc) -> Augment:
             transfer.gather(1, index),
             poses.to(device)[chosen] @ rotations,
             (matrices.to(device)[chosen] @ shifts[:, :, None])[:, :, 0],
-            known,
         )
 
     return turned

@@ -53,11 +53,6 @@ class VoxelDecoder(nn.Module):
         radius = (along.square()[:, None, None] + along.square()[:, None] + along.square()).sqrt()
         self.register_buffer("ball", torch.sigmoid((box / 2 - 1.5 - radius) * 2), persistent=False)
 
-    @property
-    def empty(self) -> bool:
-        """Whether no image was added yet."""
-        return not bool(self.sums[2].any())
-
     def volume(self) -> Float[Tensor, "box box box"]:
         """The map [z, y, x]; without its mean, which images do not tell here."""
         reconstruction = Reconstruction(self.box, device=self.sums.device)
@@ -103,7 +98,6 @@ class ImplicitDecoder(nn.Module):
     """
 
     directions: Tensor
-    empty = False
 
     def __init__(self, box: int, particles: int) -> None:
         super().__init__()

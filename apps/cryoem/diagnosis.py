@@ -21,7 +21,7 @@ from parteq.apps.cryoem.estimation import Poses, refine
 from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import rotation_grid
-from parteq.datasets.cryoem.projection import fourier_volume
+from parteq.datasets.cryoem.projection import fourier_volume, read_transform
 
 __all__ = ["Diagnosis", "diagnose", "self_similarity"]
 
@@ -100,30 +100,21 @@ def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]
 
     Between the frequencies of an eighth and a half of Nyquist, where shape shows but not noise.
     """
-    half = fourier_volume(volume, padding=1)
-    parts = torch.view_as_real(half).permute(3, 0, 1, 2)[None]
+    transform = fourier_volume(volume, padding=1)
     along = torch.arange(-0.25, 0.2501, 1 / volume.shape[-1])
-    z, y, x = torch.meshgrid(along, along, along[along >= 0], indexing="ij")
-    points = torch.stack([x, y, z], -1).reshape(-1, 3)
+    points = torch.cartesian_prod(along[along >= 0], along, along)
     radius = points.norm(dim=1)
     points = points[(radius > 1 / 16) & (radius <= 0.25)]
+    straight = read_transform(transform, points[None])
     grid = rotation_grid()
     grid = grid[_angles(grid) > _SMALLEST_TURN_DEGREES]
-
-    def read(places: Float[Tensor, "n f 3"]) -> Float[Tensor, "n 2 f"]:
-        sign = torch.where(places[..., :1] < 0, -1.0, 1.0)
-        scaled = places * sign * torch.tensor([4.0, 2.0, 2.0]) - torch.tensor([1.0, 0.0, 0.0])
-        values = torch.nn.functional.grid_sample(parts, scaled[None, :, :, None], align_corners=True)[0, ..., 0]
-        return torch.stack([values[0], values[1] * sign[..., 0]], 1)
-
-    straight = read(points[None])[0]
 
     def correlations(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
         found = []
         for part in rotations.split(256):
-            turned = read(points @ part.mT)
-            power = turned.square().sum((1, 2)) * straight.square().sum()
-            found.append((turned * straight).sum((1, 2)) / power.sqrt().clamp_min(1e-12))
+            turned = read_transform(transform, points @ part.mT)
+            power = turned.abs().square().sum(1) * straight.abs().square().sum()
+            found.append((turned * straight.conj()).real.sum(1) / power.sqrt().clamp_min(1e-12))
         return torch.cat(found)
 
     best = grid[int(correlations(grid).argmax())]

@@ -11,6 +11,8 @@ exactly so by quarters of a turn and by mirrors for C4 and D4, as far as the pix
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -105,8 +107,10 @@ def _columns(group: SymmetryGroup) -> Representation:
     return _representation("column", group, column, 3)
 
 
-def _representation(name: str, group: SymmetryGroup, matrix: object, size: int) -> Representation:
+def _representation(
+    name: str, group: SymmetryGroup, matrices: Callable[[Element], FloatArray], size: int
+) -> Representation:
     """The representation whose matrices a function gives."""
-    parts = decompose(group, matrix, size, 1)  # type: ignore[arg-type]
+    parts = decompose(group, matrices, size, 1)
     basis = np.concatenate([copy for _, copy in parts], axis=1)
     return Representation(name, group, tuple(irrep for irrep, _ in parts), basis)

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from parteq.apps.cryoem import matching
 from parteq.apps.cryoem.inference import PoseInference
+from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.reconstruction import Reconstruction
 from parteq.core.distributed import gather, rank, total, world_size
 from parteq.core.training import read_batches
-from parteq.datasets.cryoem.projection import fourier_volume, phase_ramp
+from parteq.datasets.cryoem.projection import phase_ramp
 
 __all__ = ["Poses", "map_of_poses", "propose", "refine", "refine_with_map", "weigh"]
 
@@ -54,17 +54,12 @@ def propose(
     progress: Progress = lambda count: None,
 ) -> Poses:
     """Of the poses that the encoder proposes those that fit the map best."""
-    transform = fourier_volume(volume.to(device))
+    matching = Matching(volume.to(device), model.disc)
 
     def best(samples: Tensor, transfer: Tensor) -> tuple[Tensor, ...]:
         rotations, shifts = model.propose(samples, transfer)
-        errors = torch.stack(
-            [
-                matching.residuals(transform, model.disc, samples, transfer, rotations[:, head], shifts)
-                for head in range(rotations.shape[1])
-            ],
-            1,
-        )
+        heads = range(rotations.shape[1])
+        errors = torch.stack([matching.residuals(samples, transfer, rotations[:, h], shifts) for h in heads], 1)
         least, winner = errors.min(1)
         return rotations[torch.arange(len(winner), device=device), winner], shifts, least
 
@@ -97,16 +92,16 @@ def refine(
         everywhere: begin also from the best of a grid over all rotations, and keep what fits better.
         progress: is told the number of particles done.
     """
-    transform = fourier_volume(volume.to(device))
+    matching = Matching(volume.to(device), model.disc)
 
     def moved(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
         starts = [rotations]
         if everywhere:
-            starts.append(matching.search(transform, model.disc, samples, transfer, shifts))
+            starts.append(matching.search(samples, transfer, shifts))
         ends = []
         for start in starts:
-            end = matching.refine(transform, model.disc, samples, transfer, start, shifts)
-            ends.append((*end, matching.residuals(transform, model.disc, samples, transfer, *end)))
+            end = matching.refine(samples, transfer, start, shifts)
+            ends.append((*end, matching.residuals(samples, transfer, *end)))
         if len(ends) == 1:
             return ends[0]
         second = ends[1][2] < ends[0][2]
@@ -144,11 +139,11 @@ def weigh(
     model: PoseInference, volume: Float[Tensor, "box box box"], data: Data, poses: Poses, device: torch.device
 ) -> Float[Tensor, " n"]:
     """How probable it is that each rotation is right to 15°, given the map; see `parteq.apps.cryoem.matching`."""
-    transform = fourier_volume(volume.to(device))
+    matching = Matching(volume.to(device), model.disc)
     noise = max(float(poses.residuals.median()), 1e-6)
 
     def weight(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
-        return (matching.confidence(transform, model.disc, samples, transfer, rotations, shifts, noise),)
+        return (matching.confidence(samples, transfer, rotations, shifts, noise),)
 
     return _each(weight, data, device, lambda count: None, poses.rotations, poses.shifts)[0]
 

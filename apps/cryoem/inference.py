@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from parteq.apps.cryoem.decoder import DECODERS
@@ -131,7 +131,6 @@ class PoseInference(nn.Module):
         transfer: Float[Tensor, "n f"],
         known_rotations: Float[Tensor, "n 3 3"],
         known_shifts: Float[Tensor, "n 2"],
-        known: Bool[Tensor, " n"],
     ) -> Float[Tensor, ""]:
         """The mean loss of a batch.
 
@@ -139,13 +138,24 @@ class PoseInference(nn.Module):
             samples: transforms on the disc, scaled.
             transfer: the contrast transfer function there.
             known_rotations: R of each, read where poses are supervised only.
-            known_shifts: (x, y) in pixels of the disc.
-            known: of which images the poses are known; all of them, if supervised.
+            known_shifts: (x, y) in pixels of the disc, likewise.
         """
+        if self.supervised:
+            loss = self._distance(*self.propose(samples, transfer), known_rotations, known_shifts)
+            rotations, shifts = known_rotations, known_shifts
+        else:
+            loss, rotations, shifts = self._misfit(samples, transfer)
+        if self.training:
+            unshifted = samples * phase_ramp(-shifts, self.disc.frequencies)
+            self.decoder.add(unshifted, transfer, rotations, self.disc.frequencies)
+        return loss
+
+    def _misfit(
+        self, samples: Complex[Tensor, "n f"], transfer: Float[Tensor, "n f"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n 3 3"], Float[Tensor, "n 2"]]:
+        """How far images are from those predicted, and the poses, of those proposed, at which they are nearest."""
         transform = self.decoder.transform()
         rotations, shifts = self.propose(samples, transfer)
-        if self.supervised:
-            return self._distance(rotations, shifts, samples, transfer, known_rotations, known_shifts)
         moves = shifts[:, None]
         if self.loss == "symmetric":
             # Turned by half a turn, a transform is its conjugate.
@@ -159,24 +169,16 @@ class PoseInference(nn.Module):
         chosen, moved = _pick(rotations, winner), _pick(moves.expand(-1, rotations.shape[1], -1), winner)
         residual = self.predict(transform, transfer, chosen, moved) - samples
         loss = torch.view_as_real(residual).square().sum(-1).mean()
-        if self.training:
-            unshifted = samples * phase_ramp(-moved.detach(), self.disc.frequencies)
-            self.decoder.add(unshifted, transfer, chosen.detach(), self.disc.frequencies)
-        return loss
+        return loss, chosen.detach(), moved.detach()
 
     def _distance(
         self,
         rotations: Float[Tensor, "n heads 3 3"],
         shifts: Float[Tensor, "n 2"],
-        samples: Complex[Tensor, "n f"],
-        transfer: Float[Tensor, "n f"],
         known_rotations: Float[Tensor, "n 3 3"],
         known_shifts: Float[Tensor, "n 2"],
     ) -> Float[Tensor, ""]:
-        """Squared distances from poses that are known: (3 − tr R̂ᵀR) / 2 … of the best head, and of shifts in pixels."""
-        if self.training:
-            unshifted = samples * phase_ramp(-known_shifts, self.disc.frequencies)
-            self.decoder.add(unshifted, transfer, known_rotations, self.disc.frequencies)
+        """(3 − tr R̂ᵀR) / 2 of the head nearest to R, and the squared distance of shifts over the box."""
         apart = (rotations - known_rotations[:, None]).square().sum((-2, -1)) / 4
         moved = (shifts - known_shifts).square().sum(-1) / self.disc.box
         return apart.amin(1).mean() + moved.mean()

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from parteq.apps.cryoem.disc import Disc
 from parteq.apps.cryoem.frames import turned_by_vector
-from parteq.datasets.cryoem.projection import fourier_slices, phase_ramp
+from parteq.datasets.cryoem.projection import fourier_slices, fourier_volume, phase_ramp
 
-__all__ = ["CONFIDENT_DEGREES", "confidence", "refine", "residuals", "rotation_grid", "search"]
+__all__ = ["CONFIDENT_DEGREES", "Matching", "rotation_grid"]
 
 CONFIDENT_DEGREES = 15.0
 """How near a pose has to be to count for its confidence."""
@@ -53,121 +53,130 @@ def rotation_grid(count: int = _GRID) -> Float[Tensor, "count 3 3"]:
     ).unflatten(-1, (3, 3)).float()  # fmt: skip
 
 
-def residuals(
-    transform: Tensor,
-    disc: Disc,
-    samples: Complex[Tensor, "n f"],
-    transfer: Float[Tensor, "n f"],
-    rotations: Float[Tensor, "n 3 3"],
-    shifts: Float[Tensor, "n 2"],
-) -> Float[Tensor, " n"]:
-    """The mean over frequencies of |y − c s|² of each image, its shift undone."""
-    slices = fourier_slices(transform, rotations, disc.frequencies)
-    unshifted = samples * phase_ramp(-shifts, disc.frequencies)
-    return torch.view_as_real(unshifted - transfer * slices).square().sum(-1).mean(-1)
+class Matching:
+    """A volume that images are matched against.
 
-
-def _against_grid(
-    transform: Tensor,
-    disc: Disc,
-    samples: Complex[Tensor, "n f"],
-    transfer: Float[Tensor, "n f"],
-    shifts: Float[Tensor, "n 2"],
-) -> Float[Tensor, "n count"]:
-    """‖y − c s_g‖² − ‖y‖² over the lower frequencies, at the shifts given."""
-    few = disc.below(_SEARCH_SHARE)
-    frequencies = disc.frequencies[:few]
-    slices = fourier_slices(transform, rotation_grid().to(samples.device), frequencies)
-    seen = transfer[:, :few] * samples[:, :few] * phase_ramp(-shifts, frequencies)
-    agreement = torch.view_as_real(seen).flatten(1) @ torch.view_as_real(slices).flatten(1).T
-    return transfer[:, :few].square() @ torch.view_as_real(slices).square().sum(-1).T - 2 * agreement
-
-
-def search(
-    transform: Tensor,
-    disc: Disc,
-    samples: Complex[Tensor, "n f"],
-    transfer: Float[Tensor, "n f"],
-    shifts: Float[Tensor, "n 2"],
-) -> Float[Tensor, "n 3 3"]:
-    """Of the grid the rotation that fits each image best, at the shift given."""
-    best = _against_grid(transform, disc, samples, transfer, shifts).argmin(1)
-    return rotation_grid().to(samples.device)[best]
-
-
-def confidence(
-    transform: Tensor,
-    disc: Disc,
-    samples: Complex[Tensor, "n f"],
-    transfer: Float[Tensor, "n f"],
-    rotations: Float[Tensor, "n 3 3"],
-    shifts: Float[Tensor, "n 2"],
-    noise: float,
-) -> Float[Tensor, " n"]:
-    """The posterior probability that the rotation is within 15° of that given.
+    Images are given by their transforms on the disc, ``samples``, their contrast transfer functions there,
+    ``transfer``, and where their centres stand, ``shifts``, in pixels of the disc.
 
     Args:
-        transform, disc, samples, transfer, shifts: as in `residuals`.
-        rotations: R of each.
-        noise: σ², the variance of a sample: what `residuals` has at the true poses.
-    """
-    grid = rotation_grid().to(samples.device)
-    posterior = torch.softmax(-_against_grid(transform, disc, samples, transfer, shifts) / noise, 1)
-    traces = rotations.flatten(1) @ grid.flatten(1).T
-    near = traces > 1 + 2 * math.cos(math.radians(CONFIDENT_DEGREES))
-    return (posterior * near).sum(1)
-
-
-def refine(
-    transform: Tensor,
-    disc: Disc,
-    samples: Complex[Tensor, "n f"],
-    transfer: Float[Tensor, "n f"],
-    rotations: Float[Tensor, "n 3 3"],
-    shifts: Float[Tensor, "n 2"],
-) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 2"]]:
-    """Poses moved to the nearest minimum of the residual.
-
-    Args:
-        transform: of the volume, see `fourier_volume`.
+        volume: in units of the samples.
         disc: of the frequencies.
-        samples: transforms of the images there.
-        transfer: their contrast transfer functions.
-        rotations: R of each, to begin with.
-        shifts: where the centres stand, in pixels of the disc.
     """
-    damping = torch.full((len(samples), 1), 1e-2, device=samples.device)
-    for cutoff in _CUTOFFS:
-        few = disc.below(cutoff)
-        frequencies, seen, c = disc.frequencies[:few], samples[:, :few], transfer[:, :few]
-        step = 0.5 / (cutoff * disc.box)  # radians: half a point of the padded grid, at the highest frequency
 
-        def predicted(
-            turned: Tensor, moved: Tensor, frequencies: Tensor = frequencies, c: Tensor = c
-        ) -> Complex[Tensor, "n f"]:
-            return c * fourier_slices(transform, turned, frequencies) * phase_ramp(moved, frequencies)
+    def __init__(self, volume: Float[Tensor, "box box box"], disc: Disc) -> None:
+        self.disc = disc
+        self._transform = fourier_volume(volume)
 
-        base = predicted(rotations, shifts)
+    def residuals(
+        self,
+        samples: Complex[Tensor, "n f"],
+        transfer: Float[Tensor, "n f"],
+        rotations: Float[Tensor, "n 3 3"],
+        shifts: Float[Tensor, "n 2"],
+    ) -> Float[Tensor, " n"]:
+        """The mean over frequencies of |y − c s|² of each image."""
+        missing = samples - self._predicted(transfer, rotations, shifts, len(self.disc))
+        return torch.view_as_real(missing).square().sum(-1).mean(-1)
+
+    def search(
+        self, samples: Complex[Tensor, "n f"], transfer: Float[Tensor, "n f"], shifts: Float[Tensor, "n 2"]
+    ) -> Float[Tensor, "n 3 3"]:
+        """Of the grid the rotation that fits each image best, at the shift given."""
+        best = self._against_grid(samples, transfer, shifts).argmin(1)
+        return rotation_grid().to(samples.device)[best]
+
+    def confidence(
+        self,
+        samples: Complex[Tensor, "n f"],
+        transfer: Float[Tensor, "n f"],
+        rotations: Float[Tensor, "n 3 3"],
+        shifts: Float[Tensor, "n 2"],
+        noise: float,
+    ) -> Float[Tensor, " n"]:
+        """The posterior probability that each rotation is within 15° of that given.
+
+        Args:
+            samples, transfer, rotations, shifts: of the images.
+            noise: σ², the variance of a sample: what `residuals` has at the true poses.
+        """
+        grid = rotation_grid().to(samples.device)
+        posterior = torch.softmax(-self._against_grid(samples, transfer, shifts) / noise, 1)
+        traces = rotations.flatten(1) @ grid.flatten(1).T
+        near = traces > 1 + 2 * math.cos(math.radians(CONFIDENT_DEGREES))
+        return (posterior * near).sum(1)
+
+    def refine(
+        self,
+        samples: Complex[Tensor, "n f"],
+        transfer: Float[Tensor, "n f"],
+        rotations: Float[Tensor, "n 3 3"],
+        shifts: Float[Tensor, "n 2"],
+    ) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 2"]]:
+        """Poses moved to the nearest minimum of the residual."""
+        damping = torch.full((len(samples), 1), 1e-2, device=samples.device)
+        for cutoff in _CUTOFFS:
+            few = self.disc.below(cutoff)
+            seen, c = samples[:, :few], transfer[:, :few]
+            base = self._predicted(c, rotations, shifts, few)
+            # Radians: half a point of the padded grid, at the highest frequency.
+            jacobian = self._jacobian(base, c, rotations, shifts, step=0.5 / (cutoff * self.disc.box))
+            missing = torch.view_as_real(seen - base).flatten(1)
+            change = _damped_step(jacobian, missing, damping)
+            turned = turned_by_vector(rotations, _at_most(change[:, :3], _LARGEST_TURN))
+            moved = shifts + _at_most(change[:, 3:], _LARGEST_MOVE)
+            after = torch.view_as_real(seen - self._predicted(c, turned, moved, few)).flatten(1)
+            better = (after.square().sum(1) < missing.square().sum(1))[:, None]
+            rotations = torch.where(better[..., None], turned, rotations)
+            shifts = torch.where(better, moved, shifts)
+            damping = torch.where(better, damping / 3, damping * 10)
+        return rotations, shifts
+
+    def _predicted(
+        self, transfer: Float[Tensor, "n f"], rotations: Float[Tensor, "n 3 3"], shifts: Float[Tensor, "n 2"], few: int
+    ) -> Complex[Tensor, "n f"]:
+        """The transforms of the images at these poses, at the first ``few`` frequencies."""
+        frequencies = self.disc.frequencies[:few]
+        return transfer * fourier_slices(self._transform, rotations, frequencies) * phase_ramp(shifts, frequencies)
+
+    def _jacobian(
+        self,
+        base: Complex[Tensor, "n f"],
+        transfer: Float[Tensor, "n f"],
+        rotations: Float[Tensor, "n 3 3"],
+        shifts: Float[Tensor, "n 2"],
+        step: float,
+    ) -> Float[Tensor, "n 5 parts"]:
+        """Derivatives of what is predicted, ``base``, for three angles in radians and two shifts in pixels."""
+        few = base.shape[1]
         columns = [
-            (predicted(turned_by_vector(rotations, axis.expand(len(rotations), 3)), shifts) - base) / step
-            for axis in torch.eye(3, device=samples.device) * step
+            (self._predicted(transfer, turned_by_vector(rotations, axis.expand(len(base), 3)), shifts, few) - base)
+            / step
+            for axis in torch.eye(3, device=base.device) * step
         ]
-        columns += [-2j * math.pi * frequencies[:, axis] * base for axis in range(2)]
-        jacobian = torch.view_as_real(torch.stack(columns, 1)).flatten(2)
-        missing = torch.view_as_real(seen - base).flatten(1)
-        normal = jacobian @ jacobian.mT
-        diagonal = normal.diagonal(dim1=1, dim2=2)
-        damped = normal + torch.diag_embed(damping * diagonal + 1e-6 * diagonal.amax(1, keepdim=True) + 1e-12)
-        change = torch.linalg.solve(damped, jacobian @ missing[:, :, None])[..., 0]
-        turn = _at_most(change[:, :3], _LARGEST_TURN)
-        move = _at_most(change[:, 3:], _LARGEST_MOVE)
-        turned, moved = turned_by_vector(rotations, turn), shifts + move
-        after = torch.view_as_real(seen - predicted(turned, moved)).flatten(1)
-        better = (after.square().sum(1) < missing.square().sum(1))[:, None]
-        rotations = torch.where(better[..., None], turned, rotations)
-        shifts = torch.where(better, moved, shifts)
-        damping = torch.where(better, damping / 3, damping * 10)
-    return rotations, shifts
+        columns += [-2j * math.pi * self.disc.frequencies[:few, axis] * base for axis in range(2)]
+        return torch.view_as_real(torch.stack(columns, 1)).flatten(2)
+
+    def _against_grid(
+        self, samples: Complex[Tensor, "n f"], transfer: Float[Tensor, "n f"], shifts: Float[Tensor, "n 2"]
+    ) -> Float[Tensor, "n count"]:
+        """‖y − c s_g‖² − ‖y‖² over the lower frequencies."""
+        few = self.disc.below(_SEARCH_SHARE)
+        frequencies = self.disc.frequencies[:few]
+        slices = fourier_slices(self._transform, rotation_grid().to(samples.device), frequencies)
+        seen = transfer[:, :few] * samples[:, :few] * phase_ramp(-shifts, frequencies)
+        agreement = torch.view_as_real(seen).flatten(1) @ torch.view_as_real(slices).flatten(1).T
+        return transfer[:, :few].square() @ torch.view_as_real(slices).square().sum(-1).T - 2 * agreement
+
+
+def _damped_step(
+    jacobian: Float[Tensor, "n 5 parts"], missing: Float[Tensor, "n parts"], damping: Float[Tensor, "n 1"]
+) -> Float[Tensor, "n 5"]:
+    """The step of Levenberg and Marquardt; what is undetermined, as for an empty image, stays where it is."""
+    normal = jacobian @ jacobian.mT
+    diagonal = normal.diagonal(dim1=1, dim2=2)
+    damped = normal + torch.diag_embed(damping * diagonal + 1e-6 * diagonal.amax(1, keepdim=True) + 1e-12)
+    return torch.linalg.solve(damped, jacobian @ missing[:, :, None])[..., 0]
 
 
 def _at_most(vectors: Float[Tensor, "n d"], length: float) -> Float[Tensor, "n d"]:

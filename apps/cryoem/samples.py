@@ -33,9 +33,9 @@ def working_box(size: int, wanted: int) -> int:
 
 
 class ParticleSamples(Dataset[tuple[Tensor, ...]]):
-    """Particles, each as (samples [F], contrast transfer [F], R [3, 3], shift in pixels of the disc [2], known).
+    """Particles, each as (samples [F], contrast transfer [F], R [3, 3], shift in pixels of the disc [2]).
 
-    ``known`` is whether the file gives a pose; R and the shift are the identity and zero where it does not.
+    R and the shift are the identity and zero where the file gives none.
 
     Args:
         particles: with images.
@@ -88,7 +88,6 @@ class ParticleSamples(Dataset[tuple[Tensor, ...]]):
             transfer,
             torch.from_numpy(np.ascontiguousarray(self._rotations[indices])).float(),
             torch.from_numpy(self._shifts[indices]).float(),
-            torch.full((len(samples),), self.particles.has_poses),
         )
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from parteq.core.builder import INVARIANT_CHANNELS, Builder
+from parteq.apps.histo.head import invariant_head
+from parteq.core.builder import Builder
 from parteq.core.fields import FieldType
 
 __all__ = ["densenet"]
@@ -59,5 +60,5 @@ def densenet(
             growth = FieldType(last.representation, max(1, builder.fields(channels).count - last.count))
             stages.append(DenseLayer(nn.Sequential(*builder.activate(last), builder.convolve(last, growth, 3))))
             last = FieldType(last.representation, last.count + growth.count)
-    head = nn.Sequential(*builder.activate(last), *builder.unit(last, builder.invariants(INVARIANT_CHANNELS), 3))
+    head = nn.Sequential(*builder.activate(last), *invariant_head(builder, last, 3))
     return stem, nn.Sequential(*stages), head

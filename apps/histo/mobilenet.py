@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from parteq.core.builder import INVARIANT_CHANNELS, Builder, ResidualBlock
+from parteq.apps.histo.head import invariant_head
+from parteq.core.builder import Builder, ResidualBlock
 from parteq.core.fields import FieldType
 from parteq.core.norm import FieldBatchNorm
 
@@ -46,7 +47,7 @@ def mobilenetv2(
             stages.append(_inverted_residual(builder, channels, width * base, expansion))
             channels = width * base
     last, wide = builder.fields(channels, 1), builder.fields(widths[-1] * _LAST_CHANNELS, 1)
-    head = nn.Sequential(*builder.unit(last, wide, 1), *builder.unit(wide, builder.invariants(INVARIANT_CHANNELS), 1))
+    head = nn.Sequential(*builder.unit(last, wide, 1), *invariant_head(builder, wide, 1))
     return stem, nn.Sequential(*stages), head
 
 

@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parteq.apps.histo.densenet import densenet
+from parteq.apps.histo.head import INVARIANT_CHANNELS
 from parteq.apps.histo.mobilenet import mobilenetv2
 from parteq.apps.histo.resnet import resnet
-from parteq.core.builder import INVARIANT_CHANNELS, Builder
+from parteq.core.builder import Builder
 from parteq.core.fields import FieldType
 from parteq.core.groups import plane_group, space_group
 

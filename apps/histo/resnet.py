@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from parteq.core.builder import INVARIANT_CHANNELS, Builder, ResidualBlock
+from parteq.apps.histo.head import invariant_head
+from parteq.core.builder import Builder, ResidualBlock
 from parteq.core.fields import FieldType
 from parteq.core.norm import FieldBatchNorm
 
@@ -28,7 +29,7 @@ def resnet(builder: Builder, images: FieldType, widths: Sequence[float]) -> tupl
     stages: list[nn.Module] = []
     for before, after in zip([types[0], *types], types, strict=False):
         stages += [_block(builder, before, after), builder.pool()]
-    head = builder.unit(types[-1], builder.invariants(INVARIANT_CHANNELS), 3)
+    head = invariant_head(builder, types[-1], 3)
     return stem, nn.Sequential(*stages), head
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import roma
 import torch
 from jaxtyping import Float, Int
@@ -89,16 +88,10 @@ def match(clouds: PointClouds, about: dict[str, Any], *, labelled: bool = True) 
     classes = about["classes"]
     if not labelled or not classes:
         return clouds
-    if clouds.labels is None:
-        raise DataError(clouds.source, "has no labels")
     unknown = [name for name in clouds.classes if name not in classes]
     if unknown:
         raise DataError(clouds.source, f"has the class {unknown[0]!r}; the model tells apart {', '.join(classes)}")
-    if clouds.classes != tuple(classes):
-        number = np.array([classes.index(name) for name in clouds.classes])
-        clouds = clouds.subset(np.arange(len(clouds)))
-        clouds.labels, clouds.classes = number[clouds.labels], tuple(classes)
-    return clouds
+    return clouds.numbered_as(classes)
 
 
 def answers(clouds: PointClouds, target: str | None) -> tuple[Tensor, Target | None]:

@@ -36,6 +36,7 @@ __all__ = [
     "images_of_slices",
     "phase_ramp",
     "project",
+    "read_transform",
     "real_space_projections",
     "shift_images",
     "slices_of_images",
@@ -95,19 +96,28 @@ def fourier_slices(
         O(f) of each image, with phases relative to the centre of the box; zero where |f| ≥ 1/2.
     """
     plane = frequencies.reshape(-1, 2)
-    points = plane @ rotations[:, :2]
+    inside = (plane.square().sum(-1) < 0.25 - 1e-6).to(plane.dtype)
+    slices = read_transform(transform, plane @ rotations[:, :2]) * inside
+    return slices.unflatten(-1, frequencies.shape[:-1]) if frequencies.ndim != 2 else slices
+
+
+def read_transform(transform: Complex[Tensor, "p p half"], points: Float[Tensor, "n f 3"]) -> Complex[Tensor, "n f"]:
+    """The transform of a volume at points (f_x, f_y, f_z) in cycles per voxel, within ±1/2 along each axis.
+
+    Args:
+        transform: of `fourier_volume`.
+        points: any; differentiable with respect to them.
+    """
     # Φ(−k) is the conjugate of Φ(k).
     sign = torch.where(points[..., :1].detach() < 0, -1.0, 1.0).to(points.dtype)
     points = points * sign
     # To the coordinates of `grid_sample`, which has −1 and 1 at the first and last points of the grid.
     scale = points.new_tensor([4.0, 2.0, 2.0])
     places = points * scale - points.new_tensor([1.0, 0.0, 0.0])
-    inside = (plane.square().sum(-1) < 0.25 - 1e-6).to(places.dtype)
     parts = torch.view_as_real(transform).permute(3, 0, 1, 2)[None]
     read = functional.grid_sample(parts, places[None, :, :, None], mode="bilinear", align_corners=True)
-    real, imaginary = read[0, :, :, :, 0] * inside
-    slices = torch.complex(real, imaginary * sign[..., 0])
-    return slices.unflatten(-1, frequencies.shape[:-1]) if frequencies.ndim != 2 else slices
+    real, imaginary = read[0, :, :, :, 0]
+    return torch.complex(real, imaginary * sign[..., 0])
 
 
 def images_of_slices(slices: Complex[Tensor, "n box half"], box: int) -> Float[Tensor, "n box box"]:

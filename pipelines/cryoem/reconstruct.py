@@ -11,6 +11,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
+from parteq.pipelines.cryoem.options import ParticlesInput
 from parteq.pipelines.files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconstruct"]
 
-Table = Annotated[Path, tyro.conf.arg(metavar="X.star")]
 Map = Annotated[Path, tyro.conf.arg(metavar="MAP.mrc")]
 # Below this the mean correlation with the symmetry copies, of a map of low resolution, is taken for none.
 _SYMMETRIC = 0.75
@@ -31,7 +31,7 @@ PointGroup = Annotated[str, tyro.conf.arg(metavar="GROUP")]
 
 
 @dataclass(kw_only=True)
-class Reconstruct(Command):
+class Reconstruct(ParticlesInput, Command):
     """Make a map of particles with poses: MAP.mrc.
 
     With --halves also MAP_half1.mrc, MAP_half2.mrc, MAP_fsc.json and MAP_fsc.png.
@@ -39,8 +39,6 @@ class Reconstruct(Command):
 
     example: ClassVar[str] = "parteq cryoem reconstruct --particles poses.star --out map.mrc --symmetry C5 --halves"
 
-    particles: Table
-    """Particles with poses: STAR or .cs file."""
     out: Map
     """Map to write."""
     symmetry: PointGroup = "C1"
@@ -53,8 +51,6 @@ class Reconstruct(Command):
     """Take images as having no CTF, whatever the file says."""
     reference: File = None
     """Map in the same frame to compare with."""
-    datadir: File = None
-    """Folder that the image paths start from; the file's."""
     regularisation: float = 1e-3
     """Noise over signal, of an average point in Fourier space."""
     batch_size: int = 64
@@ -65,7 +61,7 @@ class Reconstruct(Command):
         from parteq.datasets.cryoem.mrc import write_volume
 
         self._check()
-        particles, pixel_size = self._open()
+        particles, pixel_size = self._with_poses()
         reference = self._reference(particles.images().box, pixel_size)
         found: dict[str, Any] = {}
         if self.find_axes:
@@ -113,11 +109,9 @@ class Reconstruct(Command):
         if not self.regularisation >= 0:
             raise DataError(f"--regularisation {self.regularisation}", "must not be negative")
 
-    def _open(self) -> tuple[Particles, float]:
+    def _with_poses(self) -> tuple[Particles, float]:
         """The particles, and the pixel size in Å that all share."""
-        from parteq.datasets.cryoem.particles import open_particles
-
-        particles = open_particles(self.particles, datadir=self.datadir)
+        particles = self.open()
         if not particles.has_poses:
             raise DataError(self.particles, "has no poses")
         sizes = particles.pixel_size_in_angstroms()

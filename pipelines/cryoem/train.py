@@ -41,27 +41,23 @@ BATCH = 64
 HELD_OUT = 0.2
 
 
-def _choice(metavar: str) -> Any:
-    return tyro.conf.arg(metavar=metavar)
-
-
 @dataclass(kw_only=True)
 class TrainPoses(ParticlesInput, TrainingCommand):
     """Learn poses and a map from images alone, or from poses that are known."""
 
     example: ClassVar[str] = "parteq cryoem train --particles particles.star --encoder d4 --out RUN"
 
-    mode: Annotated[Literal["abinitio", "supervised"], _choice("MODE")] = "abinitio"
+    mode: Annotated[Literal["abinitio", "supervised"], tyro.conf.arg(metavar="MODE")] = "abinitio"
     """abinitio, or supervised by the poses of --particles."""
-    encoder: Annotated[Literal["d4", "c4", "so2", "o2", "cnn"], _choice("GROUP")] = "d4"
+    encoder: Annotated[Literal["d4", "c4", "so2", "o2", "cnn"], tyro.conf.arg(metavar="GROUP")] = "d4"
     """Turns of the image that turn the pose: d4, c4, so2, o2, or cnn."""
-    degree: Annotated[Literal["learned", "full", "none"], _choice("DEGREE")] = "full"
+    degree: Annotated[Literal["learned", "full", "none"], tyro.conf.arg(metavar="DEGREE")] = "full"
     """How much of it: learned, full or none."""
-    loss: Annotated[Literal["l2", "symmetric", "multihead"], _choice("LOSS")] = "multihead"
+    loss: Annotated[Literal["l2", "symmetric", "multihead"], tyro.conf.arg(metavar="LOSS")] = "multihead"
     """l2, symmetric or multihead (best of 8 poses)."""
-    decoder: Annotated[Literal["voxel", "implicit"], _choice("KIND")] = "voxel"
+    decoder: Annotated[Literal["voxel", "implicit"], tyro.conf.arg(metavar="KIND")] = "voxel"
     """Volume: voxel or implicit."""
-    augment: Annotated[Literal["none", "d4"], _choice("NAME")] = "none"
+    augment: Annotated[Literal["none", "d4"], tyro.conf.arg(metavar="NAME")] = "none"
     """Turn and mirror images at random: none or d4."""
     box: int = 32
     """Pixels that images are reduced to."""
@@ -88,7 +84,6 @@ class TrainPoses(ParticlesInput, TrainingCommand):
     def run(self) -> dict[str, Any]:
         """Trains, refines the poses, and leaves map, poses and report in the run directory."""
         from parteq.apps.cryoem.disc import Disc
-        from parteq.apps.cryoem.inference import create_model
         from parteq.apps.cryoem.samples import ParticleSamples, working_box
         from parteq.core.distributed import is_main, joined, wait
 
@@ -120,7 +115,7 @@ class TrainPoses(ParticlesInput, TrainingCommand):
                 "scale": samples.scale,
             }
             task = _Training(self, run, samples, measured, config, device, began)
-            model = task.fit(create_model)
+            model = task.fit()
             ending = task.finish(model)
             results = task.results(model, ending) if is_main() else {}
             wait()
@@ -188,13 +183,14 @@ class _Training:
         self.cpu_began = time.process_time()
         self.cpu_before = history[-1]["cpu_seconds"] if history else 0.0
 
-    def fit(self, create: Any) -> PoseInference:
+    def fit(self) -> PoseInference:
         """Trains, more than once if stuck and allowed; the best of the attempts."""
         from dataclasses import replace
 
         import torch
 
         from parteq.apps.cryoem.augment import quarter_turns_and_mirrors
+        from parteq.apps.cryoem.inference import create_model
         from parteq.core.chain import degree_penalty
         from parteq.core.training import fit
 
@@ -207,9 +203,8 @@ class _Training:
         augment = quarter_turns_and_mirrors(self.samples.disc) if command.augment == "d4" else None
         for attempt in range(first, command.restarts + 1):
             torch.manual_seed(command.seed + attempt)
-            if state is None:
-                model = cast("PoseInference", create(**self.config))
-            else:
+            model = create_model(**self.config)
+            if state is not None:
                 model = cast("PoseInference", self.run.checkpoint().model())
             fit(
                 model,
@@ -224,7 +219,8 @@ class _Training:
                 progress=not command.quiet,
             )
             state = None
-            if attempt == command.restarts or self._seconds() > command.max_seconds or not self._stuck(model):
+            over = attempt == command.restarts or self._seconds() > command.max_seconds
+            if over or not self._diagnosis(model).stuck:
                 break
             log.warning("parteq: attempt %d is stuck: beginning again", attempt + 1)
         return model if command.restarts == 0 else cast("PoseInference", self.run.checkpoint("best").model())
@@ -264,9 +260,6 @@ class _Training:
 
         with torch.no_grad():
             return propose(model, model.decoder.volume(), data, self.device)
-
-    def _stuck(self, model: PoseInference) -> bool:
-        return self._diagnosis(model).stuck
 
     def _diagnosis(self, model: PoseInference) -> Diagnosis:
         """Of a part of the particles."""

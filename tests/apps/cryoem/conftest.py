@@ -11,6 +11,7 @@ from torch import Tensor
 
 from parteq.apps.cryoem.disc import Disc
 from parteq.apps.cryoem.inference import PoseInference, create_model
+from parteq.apps.cryoem.matching import Matching
 from parteq.datasets.cryoem.poses import uniform_rotations
 from parteq.datasets.cryoem.projection import fourier_volume, project, shift_images
 
@@ -40,10 +41,11 @@ def particle() -> dict[str, Any]:
     disc = Disc(BOX, BOX)
     samples = disc.samples(images)
     # What the samples are of: see `Disc.samples`.
-    transform = fourier_volume(volume / BOX)
+    potential = volume / BOX
     return {
         "volume": volume, "rotations": rotations, "shifts": shifts, "images": images, "disc": disc,
-        "samples": samples, "transfer": torch.ones_like(samples.real), "transform": transform,
+        "samples": samples, "transfer": torch.ones_like(samples.real),
+        "transform": fourier_volume(potential), "matching": Matching(potential, disc),
     }  # fmt: skip
 
 

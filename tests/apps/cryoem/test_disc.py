@@ -7,7 +7,7 @@ import torch
 
 from parteq.apps.cryoem.augment import quarter_turns_and_mirrors
 from parteq.apps.cryoem.disc import Disc
-from parteq.datasets.cryoem.projection import project, slices_of_images
+from parteq.datasets.cryoem.projection import fourier_volume, phase_ramp, project, slices_of_images
 
 from .conftest import angles_in_degrees, blobs, small_model
 
@@ -54,10 +54,8 @@ def test_augmented_particles_are_images_at_the_poses_they_say():
     rotations = torch.linalg.qr(torch.randn(40, 3, 3))[0]
     rotations *= torch.linalg.det(rotations)[:, None, None]
     shifts = torch.rand(40, 2)
-    from parteq.datasets.cryoem.projection import fourier_volume, phase_ramp
-
     samples = disc.samples(project(volume, rotations)) * phase_ramp(shifts, disc.frequencies)
-    batch = (samples, torch.ones_like(samples.real), rotations, shifts, torch.ones(40, dtype=torch.bool))
+    batch = (samples, torch.ones_like(samples.real), rotations, shifts)
     turned = quarter_turns_and_mirrors(disc)(batch, torch.randint(2**60, (40,)))
     predicted = model.predict(fourier_volume(volume / 16), *turned[1:4])
     assert (predicted - turned[0]).abs().max() < 0.05 * samples.abs().max()

@@ -5,18 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from parteq.apps.cryoem import matching
 from parteq.apps.cryoem.decoder import ImplicitDecoder, VoxelDecoder
 from parteq.apps.cryoem.diagnosis import self_similarity
 from parteq.apps.cryoem.frames import turned_by_vector
+from parteq.apps.cryoem.matching import rotation_grid
 from parteq.datasets.cryoem.projection import phase_ramp
 
 from .conftest import BOX, angles_in_degrees, blobs, small_model
 
 
 def batch_of(particle) -> tuple[torch.Tensor, ...]:
-    known = torch.ones(len(particle["samples"]), dtype=torch.bool)
-    return (*(particle[name] for name in ("samples", "transfer", "rotations", "shifts")), known)
+    return tuple(particle[name] for name in ("samples", "transfer", "rotations", "shifts"))
 
 
 def test_the_model_predicts_what_the_images_are(particle):
@@ -41,11 +40,11 @@ def test_every_loss_reaches_every_weight(particle, loss, supervised):
 
 def test_the_voxel_decoder_collects_the_volume(particle):
     decoder = VoxelDecoder(BOX, 60)
-    assert decoder.empty
+    assert not decoder.volume().any()
     unshifted = particle["samples"] * phase_ramp(-particle["shifts"], particle["disc"].frequencies)
     decoder.add(unshifted, particle["transfer"], particle["rotations"], particle["disc"].frequencies)
     volume, truth = decoder.volume(), particle["volume"] * decoder.ball
-    assert not decoder.empty
+    assert volume.any()
     assert torch.corrcoef(torch.stack([volume.flatten(), truth.flatten()]))[0, 1] > 0.85
 
 
@@ -63,17 +62,15 @@ def test_the_implicit_decoder_gives_the_slices_of_a_real_volume():
 def test_refinement_finds_the_pose_nearby(particle):
     vectors = torch.nn.functional.normalize(torch.randn(60, 3), dim=1) * 0.15
     start = turned_by_vector(particle["rotations"], vectors)
-    rotations, shifts = matching.refine(
-        particle["transform"], particle["disc"], particle["samples"], particle["transfer"], start,
-        torch.zeros_like(particle["shifts"]),
-    )  # fmt: skip
+    given = particle["samples"], particle["transfer"]
+    rotations, shifts = particle["matching"].refine(*given, start, torch.zeros_like(particle["shifts"]))
     assert angles_in_degrees(rotations, particle["rotations"]).median() < 1.0
     assert (shifts - particle["shifts"]).norm(dim=1).median() < 0.1
 
 
 def test_search_finds_the_pose_from_nothing_and_refinement_ends_there(particle):
     none = torch.zeros_like(particle["shifts"])
-    given = particle["transform"], particle["disc"], particle["samples"], particle["transfer"]
+    matching, given = particle["matching"], (particle["samples"], particle["transfer"])
     found = matching.search(*given, none)
     assert angles_in_degrees(found, particle["rotations"]).median() < 15
     rotations, _ = matching.refine(*given, found, none)
@@ -81,7 +78,7 @@ def test_search_finds_the_pose_from_nothing_and_refinement_ends_there(particle):
 
 
 def test_confidence_is_high_where_images_are_clear_and_low_where_they_are_not(particle):
-    given = particle["transform"], particle["disc"], particle["samples"], particle["transfer"]
+    matching, given = particle["matching"], (particle["samples"], particle["transfer"])
     poses = particle["rotations"], particle["shifts"]
     power = float(particle["samples"].abs().square().mean())
     clear = matching.confidence(*given, *poses, noise=0.01 * power)
@@ -92,7 +89,7 @@ def test_confidence_is_high_where_images_are_clear_and_low_where_they_are_not(pa
 
 
 def test_the_grid_is_even():
-    grid = matching.rotation_grid()
+    grid = rotation_grid()
     assert torch.allclose(grid @ grid.mT, torch.eye(3).expand_as(grid), atol=1e-5)
     # The mean of an even grid vanishes, and so does that of its squares but for the trivial part.
     assert grid.mean(0).abs().max() < 1e-3

@@ -98,6 +98,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         open_particles(path)
     hostile = np.array([(1, print)], dtype=[("uid", "<u8"), ("blob/path", "O")])
+    # Written with a pickle inside, since that is what has to be refused.
     np.save(tmp_path / "hostile.npy", hostile, allow_pickle=True)
     objects = (tmp_path / "hostile.npy").read_bytes()
     for content in (b"", b"hello", pickle.dumps(rows()), objects, save(path, rows()).read_bytes()[:-9]):

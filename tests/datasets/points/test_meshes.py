@@ -112,6 +112,7 @@ def test_equal_seeds_draw_equally() -> None:
 
 def npy(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
+    # Arrays of objects as well, with a pickle inside: they have to be refused.
     np.save(stream, array, allow_pickle=True)
     return stream.getvalue()
 
