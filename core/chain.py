@@ -2,8 +2,8 @@
 
 Prices, each optional and each 0 for uniform densities:
 
-- *departure*, Σ (1 + s k) √(d / c) ‖λ̂(ψ)‖ over layers and irreps: symmetry is kept irrep by irrep, and exactly, unless
-  the data pay for breaking it; paid once, not once a sample;
+- *departure*, Σ (1 + s k) / √c Σ φ(σ_i(λ̂(ψ))) over layers, irreps and singular values: symmetry is kept direction by
+  direction, and exactly, unless the data pay for breaking it; paid once, not once a sample;
 - *to uniform*, Σ KL(λ ‖ uniform): a description length, but flat where λ is uniform, so that noise breaks a little of
   everything;
 - *to predecessor*, Σ KL(λ_next ‖ λ_previous) over the links of the chain: a later layer may break symmetry further, but
@@ -55,7 +55,7 @@ class Chain:
         return cls(list(dict.fromkeys(density for density in found if isinstance(density, LearnedDensity))))
 
     def departure(self, smoothness: float = 0.0) -> Tensor:
-        """Return Σ of the densities' departures from uniform, irrep by irrep."""
+        """Return Σ of the densities' departures from uniform, see :meth:`LearnedDensity.departure`."""
         return _total(density.departure(smoothness) for density in self.densities)
 
     def to_uniform(self) -> Tensor:
@@ -82,7 +82,7 @@ def degree_penalty(model: nn.Module, samples: int, price: float = 2.0, smoothnes
     Args:
         model: any model; without learned densities the penalty is 0.
         samples: number of training samples.
-        price: nats of loss, over the whole training set, for breaking one irrep of one layer altogether.
+        price: nats of loss, over the whole training set, for breaking one direction of one irrep of one layer.
         smoothness: how much dearer a density is for its high frequencies, which keeps what is learned about one turn
             true of turns nearby; finite groups have no frequencies.
     """

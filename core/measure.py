@@ -8,6 +8,10 @@ a matrix product, so for a layer of any density
 - the *broken energy* under a subgroup S is ‖K − P_S K‖² / ‖K‖², the share of the kernel that S does not leave alone: 0
   for exactly S-equivariant layers, 1 − 1/|S| for a kernel without symmetry (on average).
 
+In SO(3) and O(3) the axis is measured as well: turns about it alter the kernels least. With X_n the derivative by the
+angle of K turned about n, which is linear in n, it is the n that makes Σ ‖X_n K‖² / ‖K‖² over the layers least, an
+eigenvector of a matrix of size 3. All of a kernel tells of it; M = ∫λ(h) R(h) dh knows but what λ says of vectors.
+
 A density is known only up to a turn of its argument from the right, λ(h g), which the kernel absorbs (turning W by
 g⁻¹). Reported densities are turned so that they peak at the identity, an equal description of the same layer; measured
 errors need no such choice.
@@ -15,17 +19,20 @@ errors need no such choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache, reduce
+from itertools import accumulate, product
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from scipy.spatial.transform import Rotation
+from torch import nn
 
-from parteq.core.density import Density
-from parteq.core.groups import Element, SymmetryGroup
+from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 from parteq.core.layers import PartialLayer
-from parteq.core.subgroups import Subgroup, axial_subgroup, subgroups
+from parteq.core.subgroups import Subgroup, axial_subgroup, element_with_matrix, subgroups
 
 __all__ = [
     "FLOOR",
@@ -35,6 +42,7 @@ __all__ = [
     "broken_energy",
     "candidate_subgroups",
     "equivariance_errors",
+    "measure_axis",
     "measure_degree",
     "measure_layer",
     "nearest_subgroup",
@@ -48,8 +56,13 @@ FLOOR = 0.005
 SHARE = 0.25
 """Share of the broken energy that a subgroup may leave unexplained and still count as what was kept."""
 
-TOLERANCE = 0.02
+TOLERANCE = 0.04
 """Broken energy up to which a layer counts as whole if no subgroup explains what was broken: noise, not a finding."""
+
+Triple = tuple[Irrep, Irrep, Irrep]
+Gram = dict[Triple, FloatArray]
+
+_SMALL_ANGLE = 1e-4  # radians; of a symmetric difference in float64
 
 
 @dataclass(frozen=True)
@@ -60,8 +73,8 @@ class LayerDegree:
     peak at the identity; ``density_flipped`` is λ at the flip followed by those turns, empty where the group has no
     flips. Groups of space without an axis leave the lists empty. ``equivariance_error`` is the measured error at the
     same turns (and flips), ``broken_under`` the broken energy under each named subgroup, the whole group first. In
-    space, ``singular_values`` are those of M = ∫λ(h) R(h) dh: 0, 0, 0 for full SO(3), 1, 0, 0 for turns about ``axis``,
-    1, 1, 1 for none.
+    space, ``singular_values`` are those of M = ∫λ(h) R(h) dh: 0, 0, 0 for full SO(3), 1, 0, 0 for turns about an axis,
+    1, 1, 1 for none; ``axis`` is the measured one, of all layers together, and without meaning where none is kept.
     """
 
     name: str
@@ -88,83 +101,141 @@ def partial_layers(model: nn.Module) -> dict[str, PartialLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PartialLayer)}
 
 
-def _turned(layer: PartialLayer, coefficients: Tensor, element: Element) -> Tensor:
-    out, into, filters = layer.kernel.action(element)
-    tensor = torch.einsum("oajbs,ts->oajbt", coefficients, filters)
-    tensor = torch.einsum("oajbs,cb->oajcs", tensor, into)
-    return torch.einsum("oajbs,da->odjbs", tensor, out)
+def _gram(layer: PartialLayer) -> Gram:
+    """Return what measurements need of a kernel: for each triple of irreps (of output, input, filters) Σ k kᵀ.
+
+    The sum is over the copies of the triple, and k flattens the part of the kernel that it acts on. All energies are
+    traces of these small matrices: ⟨K, h·K⟩ = Σ tr((ψ_out ⊗ ψ_in ⊗ ψ_filter)(h) Σ k kᵀ).
+    """
+    kernel = layer.kernel.coefficients().detach().double()
+    places = [
+        [(irrep, slice(end - irrep.size, end)) for irrep, end in zip(irreps, _ends(irreps), strict=True)]
+        for irreps in layer.kernel.irreps
+    ]
+    gram: Gram = {}
+    for (out, a), (into, b), (filters, s) in product(*places):
+        part = kernel[:, a, :, b, s].permute(0, 2, 1, 3, 4).flatten(2).flatten(0, 1).numpy()
+        gram[out, into, filters] = gram.get((out, into, filters), 0.0) + part.T @ part
+    return gram
 
 
-@torch.no_grad()
+def _ends(irreps: Sequence[Irrep]) -> list[int]:
+    return list(accumulate(irrep.size for irrep in irreps))
+
+
+def _energy(gram: Gram) -> float:
+    return max(sum(float(np.trace(part)) for part in gram.values()), sys.float_info.min)
+
+
+class _Action:
+    """A sum over elements of a group, Σ w h, as it acts on parts of kernels."""
+
+    def __init__(self, elements: Sequence[Element], weights: FloatArray) -> None:
+        self.elements, self.weights = elements, weights
+        self.values: dict[Irrep, FloatArray] = {}
+
+    def __call__(self, triple: Triple) -> FloatArray:
+        """Return Σ w (ψ_out ⊗ ψ_in ⊗ ψ_filter)(h), a matrix on flattened parts."""
+        for irrep in triple:
+            if irrep not in self.values:
+                self.values[irrep] = np.stack([irrep(h) for h in self.elements])
+        action = self.values[triple[0]]
+        for irrep in triple[1:]:
+            grown = action[:, :, None, :, None] * self.values[irrep][:, None, :, None, :]
+            size = action.shape[1] * irrep.size
+            action = grown.reshape(len(self.elements), size, size)
+        total: FloatArray = np.tensordot(self.weights, action, axes=1)
+        return total
+
+
 def equivariance_errors(layer: PartialLayer, elements: Sequence[Element]) -> list[float]:
     """Return ‖h·K − K‖² / 2‖K‖² for each element."""
-    kernel = layer.kernel.coefficients()
-    energy = 2 * kernel.square().sum().clamp_min(torch.finfo(kernel.dtype).tiny)
-    return [float((_turned(layer, kernel, h) - kernel).square().sum() / energy) for h in elements]
+    gram = _gram(layer)
+    return [_distance(gram, _Action([h], np.ones(1))) for h in elements]
 
 
-@torch.no_grad()
 def broken_energy(layer: PartialLayer, subgroup: Subgroup | None = None) -> float:
     """Return ‖K − P_S K‖² / ‖K‖² for a subgroup S, by default the layer's whole group."""
-    kernel = layer.kernel.coefficients()
-    group, band = layer.density.group, _kernel_band(layer)
+    return _broken_energies([_gram(layer)], layer.density.group, subgroup)[0]
+
+
+def _broken_energies(grams: Sequence[Gram], group: SymmetryGroup, subgroup: Subgroup | None) -> list[float]:
+    """Return the same of several layers on one group."""
+    triples = {triple: None for gram in grams for triple in gram}
+    band = max(sum(group.frequency(irrep) for irrep in triple) for triple in triples)
     rules = group.factors(band) if subgroup is None else [subgroup.quadrature(band)]
-    projected = kernel
-    for elements, weights in reversed(rules):
-        projected = sum(  # type: ignore[assignment]
-            float(weight) * _turned(layer, projected, h) for h, weight in zip(elements, weights, strict=True)
-        )
-    energy = kernel.square().sum().clamp_min(torch.finfo(kernel.dtype).tiny)
-    return float((kernel - projected).square().sum() / energy)
+    factors = [_Action(elements, weights) for elements, weights in rules]
+    projections = {triple: reduce(np.matmul, [factor(triple) for factor in factors]) for triple in triples}
+    # As P is an orthogonal projection, ‖K − P K‖² = ‖K‖² − ⟨K, P K⟩.
+    return [_distance(gram, projections.__getitem__) for gram in grams]
 
 
-def _kernel_band(layer: PartialLayer) -> int:
-    """Return the highest frequency at which the group can act on the layer's kernel."""
-    group = layer.density.group
-    return sum(max(group.frequency(irrep) for irrep in irreps) for irreps in layer.kernel.irreps)
+def _distance(gram: Gram, action: Callable[[Triple], FloatArray]) -> float:
+    """Return (⟨K, K⟩ − ⟨K, A K⟩) / ⟨K, K⟩, 0 for a kernel that is 0."""
+    left = sum(float(np.trace(part) - np.sum(action(triple) * part)) for triple, part in gram.items())
+    return max(left / _energy(gram), 0.0)
 
 
 def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
     """Return the name of the subgroup that one layer, or all layers of a network together, act as.
 
     Networks break a symmetry with little energy where little is enough, but cleanly: what they keep they keep almost
-    exactly. What noise breaks has no structure. So with the energies of all layers added up, the whole group is kept if
-    no layer breaks more than ``FLOOR`` of it; else the largest proper subgroup that leaves at most ``SHARE`` of the
-    broken energy unexplained; and if none does, the whole group again up to ``TOLERANCE``, beyond that the identity.
+    exactly. What noise breaks has no structure. So with the energies of all layers added up, a group is kept if no
+    layer breaks more than ``FLOOR`` of it; else the largest smaller one that leaves at most ``SHARE`` of the broken
+    energy unexplained, of which the same is asked; and so on until none explains what is left. Where already the whole
+    group is left by none, it is kept up to ``TOLERANCE``; beyond that only the identity is.
 
     Args:
         broken_under: for each layer the broken energy by subgroup, largest subgroup (the whole group) first, the
             identity last.
     """
     total = {name: sum(layer[name] for layer in broken_under) for name in broken_under[0]}
-    whole, *proper = total
-    worst = max(layer[whole] for layer in broken_under)
-    if worst <= FLOOR or not proper:
-        return whole
-    explaining = [name for name in proper[:-1] if total[name] <= SHARE * total[whole]]
-    if not explaining:
-        return whole if worst <= TOLERANCE else proper[-1]
-    # Of subgroups that differ only in where their mirrors are, the one that leaves least unexplained.
-    kind = explaining[0].split(" (")[0]
-    return min((name for name in explaining if name.split(" (")[0] == kind), key=lambda name: total[name])
+    worst = {name: max(layer[name] for layer in broken_under) for name in broken_under[0]}
+    whole, *smaller = total
+    kept = whole
+    while smaller and worst[kept] > FLOOR:
+        explaining = [name for name in smaller[:-1] if total[name] <= SHARE * total[kept]]
+        if not explaining:
+            return smaller[-1] if kept == whole and worst[whole] > TOLERANCE else kept
+        # Of subgroups that differ only in where their mirrors are, the one that leaves least unexplained.
+        kind = explaining[0].split(" (")[0]
+        kept = min((name for name in explaining if name.split(" (")[0] == kind), key=lambda name: total[name])
+        smaller = smaller[smaller.index(kept) + 1 :]
+    return kept
 
 
-def measure_layer(layer: PartialLayer, name: str = "", candidates: Sequence[Subgroup] | None = None) -> LayerDegree:
-    """Measure one layer.
+def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
+    """Measure one layer, alone."""
+    return _measure({name: layer})[0]
 
-    Args:
-        layer: the layer.
-        name: what to call it.
-        candidates: the subgroups to compare with, the whole group first; by default those that have a name, and for
-            SO(3) and O(3) those about the axis of the layer's own density.
-    """
+
+def measure_degree(model: nn.Module) -> list[LayerDegree]:
+    """Measure every partially equivariant layer of a model, first layer first."""
+    layers = partial_layers(model)
+    return _measure(layers) if layers else []
+
+
+def _measure(layers: Mapping[str, PartialLayer]) -> list[LayerDegree]:
+    """Measure layers on one group."""
+    group = next(iter(layers.values())).density.group
+    grams = [_gram(layer) for layer in layers.values()]
+    axis = measure_axis(list(layers.values())) if group.dimension == 3 else None
+    whole, *proper = candidate_subgroups(group, axis)
+    broken = {whole.name: _broken_energies(grams, group, None)}
+    broken |= {subgroup.name: _broken_energies(grams, group, subgroup) for subgroup in proper}
+    return [
+        _layer_degree(layer, name, {under: energies[number] for under, energies in broken.items()}, axis)
+        for number, (name, layer) in enumerate(layers.items())
+    ]
+
+
+def _layer_degree(
+    layer: PartialLayer, name: str, broken_under: dict[str, float], axis: FloatArray | None
+) -> LayerDegree:
     density, group = layer.density, layer.density.group
-    candidates = candidate_subgroups([density]) if candidates is None else candidates
     turns, angles = _turns(group)
     flips = [h @ group.rotation(0.0, flipped=True) for h in turns] if group.flip else []
-    broken_under = {subgroup.name: broken_energy(layer, subgroup) for subgroup in candidates}
-    left, singular_values, _ = torch.linalg.svd(density.mean_matrix().detach().double())
-    in_space = group.dimension == 3
+    singular_values = torch.linalg.svdvals(density.mean_matrix().detach().double())
     return LayerDegree(
         name=name,
         group=group.name,
@@ -177,39 +248,59 @@ def measure_layer(layer: PartialLayer, name: str = "", candidates: Sequence[Subg
         equivariance_error=equivariance_errors(layer, turns),
         equivariance_error_flipped=equivariance_errors(layer, flips),
         broken_under=broken_under,
-        singular_values=singular_values.tolist() if in_space else [],
-        axis=_oriented(left[:, 0]).tolist() if in_space else [],
+        singular_values=singular_values.tolist() if group.dimension == 3 else [],
+        axis=[] if axis is None else axis.tolist(),
     )
 
 
-def _oriented(axis: Tensor) -> Tensor:
-    """Return the axis or its opposite, whichever points up."""
-    return -axis if axis[axis.abs().argmax()] < 0 else axis
+@torch.no_grad()
+def measure_axis(layers: Sequence[PartialLayer]) -> FloatArray:
+    """Return the unit vector about which turns alter the kernels of the layers least, pointing up rather than down.
+
+    Groups about an axis have z, finite groups of space the axis that their densities peak at.
+    """
+    group = layers[0].density.group
+    if group.about_axis:
+        return np.array([0.0, 0.0, 1.0])
+    form = np.zeros((3, 3))
+    for layer in layers:
+        if group.continuous:
+            gram = _gram(layer)
+            for triple, part in gram.items():
+                changes = _derivatives(group, triple)
+                form += np.einsum("aij,jk,bik->ab", changes, part, changes, optimize=True) / _energy(gram)
+        else:
+            mean = layer.density.mean_matrix().double().numpy()
+            form -= mean @ mean.T
+    axis: FloatArray = np.linalg.eigh(form)[1][:, 0]
+    return -axis if axis[np.abs(axis).argmax()] < 0 else axis
 
 
-def candidate_subgroups(densities: Sequence[Density]) -> list[Subgroup]:
+@lru_cache(maxsize=256)
+def _derivatives(group: SymmetryGroup, triple: Triple) -> FloatArray:
+    """Return the derivatives at 0 of turns about x, y and z, by the angle, on flattened parts of a kernel."""
+    weights = np.array([-0.5, 0.5]) / _SMALL_ANGLE
+    changes = []
+    for axis in np.eye(3):
+        turns = Rotation.from_rotvec([-_SMALL_ANGLE * axis, _SMALL_ANGLE * axis]).as_matrix()
+        changes.append(_Action([element_with_matrix(group, turn) for turn in turns], weights)(triple))
+    return np.stack(changes)
+
+
+def candidate_subgroups(group: SymmetryGroup, axis: FloatArray | None) -> list[Subgroup]:
     """Return the subgroups to compare layers with, the whole group first, larger before smaller.
 
-    In SO(3) and O(3) an axis of its own is not known beforehand: it is that of the density that has one most clearly.
+    Args:
+        group: of the layers.
+        axis: in SO(3) and O(3), of the groups about an axis among them.
     """
-    group = densities[0].group
     found = subgroups(group)
     if group.dimension == 2 or group.about_axis or not group.continuous:
         return found
-    clearest = max((density.mean_matrix().detach() for density in densities), key=lambda mean: float(mean.norm()))
-    axis = _oriented(torch.linalg.svd(clearest.double())[0][:, 0]).numpy()
+    assert axis is not None
     kinds = ["o2", "so2", "c4", "c2"] if group.name == "SO(3)" else ["o2", "cone", "so2", "c4", "c2"]
     added = [axial_subgroup(group, axis, kind) for kind in kinds]
     return sorted([*found, *added], key=lambda subgroup: subgroup.size, reverse=True)
-
-
-def measure_degree(model: nn.Module) -> list[LayerDegree]:
-    """Measure every partially equivariant layer of a model, first layer first."""
-    layers = partial_layers(model)
-    if not layers:
-        return []
-    candidates = candidate_subgroups([layer.density for layer in layers.values()])
-    return [measure_layer(layer, name, candidates) for name, layer in layers.items()]
 
 
 def _turns(group: SymmetryGroup) -> tuple[list[Element], list[float]]:

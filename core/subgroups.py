@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from parteq.core.groups import Element, SymmetryGroup, space_group
 
-__all__ = ["Quadrature", "Subgroup", "axial_subgroup", "subgroups"]
+__all__ = ["Quadrature", "Subgroup", "axial_subgroup", "element_with_matrix", "subgroups"]
 
 FloatArray = NDArray[np.float64]
 Quadrature = tuple[list[Element], FloatArray]
@@ -86,7 +86,7 @@ def axial_subgroup(group: SymmetryGroup, axis: Sequence[float] | FloatArray, kin
 
     def quadrature(band: int) -> Quadrature:
         elements, weights = model.quadrature(band)
-        return [_element(group, carry @ model.matrix(h) @ carry.T) for h in elements], weights
+        return [element_with_matrix(group, carry @ model.matrix(h) @ carry.T) for h in elements], weights
 
     if model.continuous and not group.continuous:
         raise ValueError(f"{group} is finite and holds no {model.name}")
@@ -158,7 +158,7 @@ def _of_rotations(group: SymmetryGroup) -> list[Subgroup]:
 
         def proper(band: int) -> Quadrature:
             elements, weights = rotations.quadrature(band)
-            return [_element(group, rotations.matrix(h)) for h in elements], weights
+            return [element_with_matrix(group, rotations.matrix(h)) for h in elements], weights
 
         pair = [group.algebra.identity, group.algebra.inversion]
         found.append(Subgroup("SO(3)", (3, 1), proper))
@@ -201,8 +201,12 @@ def _turn_z_to(axis: FloatArray) -> FloatArray:
     return turn
 
 
-def _element(group: SymmetryGroup, matrix: FloatArray) -> Element:
-    """Return the element of a group of space without an axis that acts by ``matrix``."""
+def element_with_matrix(group: SymmetryGroup, matrix: FloatArray) -> Element:
+    """Return the element of a group of space without a distinguished axis that acts by a matrix.
+
+    Raises:
+        ValueError: there is none.
+    """
     parity = float(np.sign(np.linalg.det(matrix)))
     if group.name == "O(3)":
         return group.algebra.element((int(parity < 0), parity * matrix), "MAT")

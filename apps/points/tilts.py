@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from parteq.core.density import LearnedDensity
-from parteq.core.groups import Element, FloatArray, SymmetryGroup
+from parteq.core.groups import FloatArray
+from parteq.core.subgroups import element_with_matrix
 
 __all__ = ["tilt_profile"]
 
@@ -34,14 +36,15 @@ def tilt_profile(density: LearnedDensity, tilts_in_degrees: FloatArray) -> Float
     group = density.group
     across = _perpendicular(peak)
     other = np.cross(peak, across)
-    turns = [_turn(axis, angle) for angle in 2 * np.pi * np.arange(_TURNS) / _TURNS]
+    angles = 2 * np.pi * np.arange(_TURNS) / _TURNS
+    turns = Rotation.from_rotvec(angles[:, None] * axis).as_matrix()
     values = []
     for tilt in np.radians(tilts_in_degrees):
         elements = []
         for direction in 2 * np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS:
             around = np.cos(direction) * across + np.sin(direction) * other
             carry = _frame(axis) @ _frame(np.cos(tilt) * peak + np.sin(tilt) * around).T
-            elements += [_element(group, turn @ carry) for turn in turns]
+            elements += [element_with_matrix(group, turn @ carry) for turn in turns]
         values.append(float(density.density_at(elements).mean()))
     return np.array(values)
 
@@ -57,14 +60,3 @@ def _frame(direction: FloatArray) -> FloatArray:
     """Return a rotation whose last column is the direction."""
     first = _perpendicular(direction)
     return np.stack([first, np.cross(direction, first), direction], axis=1)
-
-
-def _turn(axis: FloatArray, angle: float) -> FloatArray:
-    frame = _frame(axis)
-    c, s = np.cos(angle), np.sin(angle)
-    rotation: FloatArray = frame @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]) @ frame.T
-    return rotation
-
-
-def _element(group: SymmetryGroup, rotation: FloatArray) -> Element:
-    return group.algebra.element((0, rotation) if group.name == "O(3)" else rotation, "MAT")

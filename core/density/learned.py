@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache, reduce
@@ -10,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parteq.core.density.base import Density, irreps_at, multiplicity
+from parteq.core.density.base import Density, irreps_at
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
 
 __all__ = ["LearnedDensity", "SoftmaxDensity", "SquaredDensity"]
 
-_ROUNDING = 1e-3  # of a norm near 0, where it has no slope
+_ROUNDING = 1e-3  # of a singular value near 0, where it has no slope
+_CLEAR = 0.05  # τ, the size from which on a singular value counts as broken symmetry
 
 
 @lru_cache(maxsize=64)
@@ -135,11 +137,15 @@ class LearnedDensity(Density):
         return torch.cat([(block @ block.T).reshape(-1) for block in self.coefficients()])
 
     def departure(self, smoothness: float = 0.0) -> Tensor:
-        """Return Σ_ψ (1 + s k) √(d / c) ‖λ̂(ψ)‖ over all irreps ψ but the trivial one, k the frequency of ψ.
+        """Return Σ_ψ (1 + s k) / √c Σ_i φ(σ_i) over all irreps ψ but the trivial one, k the frequency of ψ.
 
-        0 for uniform λ. It is a group lasso (Yuan and Lin, JRSS B 68, 2006) over irreps: its slope at 0 keeps an irrep
-        exactly symmetric unless breaking it pays, so that what is kept has the structure of a subgroup. Finite groups
-        have no frequencies. Norms are rounded off below 10⁻³.
+        The σ_i are the singular values of λ̂(ψ), and φ(σ) = log(1 + σ/τ) / log(1 + 1/τ) with τ = 1/20, from 0 to 1 as σ
+        is. 0 for uniform λ; λ uniform on a subgroup pays 1 / √c for each direction that the subgroup leaves alone and
+        the group does not. The slope at 0 keeps a direction exactly symmetric unless breaking it pays (a lasso over
+        singular values), so what is kept has the structure of a subgroup. That φ is concave (Candès, Wakin and Boyd,
+        J. Fourier Anal. Appl. 14, 2008) makes few directions, broken clearly, cheaper than many broken a little:
+        weights can make up for a small σ, so its size alone says nothing. Finite groups have no frequencies. Singular
+        values are rounded off below 10⁻³.
 
         Args:
             smoothness: s, how much dearer high frequencies are.
@@ -147,9 +153,11 @@ class LearnedDensity(Density):
         terms = []
         for irrep, block in zip(self.group.irreps(self.band), self.coefficients(), strict=True):
             if not irrep.is_trivial():
-                energy = multiplicity(irrep) * block.square().sum()
-                weight = 1 + smoothness * self.group.frequency(irrep)
-                terms.append(weight * ((energy + _ROUNDING**2).sqrt() - _ROUNDING))
+                # Through the square, whose eigenvalues have slopes everywhere.
+                squares = torch.linalg.eigvalsh(block.mT @ block).clamp_min(0.0)
+                values = (squares + _ROUNDING**2).sqrt() - _ROUNDING
+                weight = (1 + smoothness * self.group.frequency(irrep)) / math.sqrt(irrep.sum_of_squares_constituents)
+                terms.append(weight * torch.log1p(values / _CLEAR).sum() / math.log1p(1 / _CLEAR))
         return torch.stack(terms).sum() if terms else self.weights.new_zeros(())
 
     def misalignment(self) -> Tensor:

@@ -15,12 +15,12 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-__all__ = ["farthest_points", "knn", "radius"]
+__all__ = ["farthest_of_clouds", "farthest_points", "knn", "radius"]
 
 # Distances held at a time where all are compared.
 _MAX_DISTANCES = 2**25
@@ -116,19 +116,36 @@ def farthest_points(
     sizes = filled.sum(1)
     wanted = torch.ceil(ratio * sizes.double() - 1e-9).long()
     draws = torch.zeros(len(sizes)) if generator is None else torch.rand(len(sizes), generator=generator)
-    newest = (draws.to(sizes.device) * sizes).long()
-    clouds = torch.arange(len(sizes), device=positions.device)
+    order = farthest_of_clouds(dense, filled, (draws.to(sizes.device) * sizes).long(), int(wanted.max()))
+    return (order + starts[:, None])[torch.arange(order.shape[1], device=order.device) < wanted[:, None]]
+
+
+def farthest_of_clouds(
+    positions: Float[Tensor, "clouds points 3"],
+    present: Bool[Tensor, "clouds points"],
+    first: Int[Tensor, " clouds"],
+    count: int,
+) -> Int[Tensor, "clouds count"]:
+    """Farthest-point sampling of clouds side by side.
+
+    Args:
+        positions: of the points.
+        present: which of them are there.
+        first: the point of each cloud to begin with.
+        count: points wanted; those that a cloud has not are any of it.
+    """
+    newest = first
+    clouds = torch.arange(len(positions), device=positions.device)
     # Squared distance of every point to the nearest one taken; padding is never the farthest.
-    gaps = torch.where(filled, torch.inf, -torch.inf)
+    gaps = torch.where(present, torch.inf, -torch.inf)
     taken = [newest]
-    for _ in range(1, int(wanted.max())):
-        step = (dense - dense[clouds, newest, None]).square().sum(-1)
+    for _ in range(1, count):
+        step = (positions - positions[clouds, newest, None]).square().sum(-1)
         gaps = torch.minimum(gaps, step)
         gaps[clouds, newest] = -1.0  # Not again, even where points coincide.
-        newest = torch.where(filled, gaps, -torch.inf).argmax(1)
+        newest = torch.where(present, gaps, -torch.inf).argmax(1)
         taken.append(newest)
-    order = torch.stack(taken, 1)
-    return (order + starts[:, None])[torch.arange(order.shape[1], device=order.device) < wanted[:, None]]
+    return torch.stack(taken, 1)
 
 
 def _pyg_lib(name: str) -> bool:

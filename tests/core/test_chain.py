@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from parteq.core.chain import Chain, degree_penalty, full_symmetry
 from parteq.core.density import LearnedDensity, SoftmaxDensity, make_density
 from parteq.core.fields import FieldType, regular
-from parteq.core.groups import SymmetryGroup, plane_group
+from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.layers import PartialConv2d
 from parteq.core.norm import FieldBatchNorm
 from tests.core.helpers import concentrate, randomise
@@ -59,10 +59,40 @@ def test_breaking_c4_to_the_identity_costs_log_4() -> None:
 
 def test_departure_counts_the_irreps_that_a_subgroup_breaks() -> None:
     """λ uniform on C4 in D4 breaks the one irrep that is 1 on turns and −1 on mirrorings; on C2 three such, of size 1;
-    the identity alone breaks the irrep of size 2 as well, whose coefficient, the unit matrix, counts √2 · √2."""
+    the identity alone breaks both directions of the irrep of size 2 as well."""
     for turns, expected in (([0, 90, 180, 270], 1.0), ([0, 180], 3.0), ([0], 3.0 + 2.0)):
         density = _on(D4, turns)
         assert _nats(Chain([density]).departure()) == pytest.approx(expected, abs=0.02)
+
+
+def test_departure_counts_directions_within_an_irrep() -> None:
+    """λ on {e, a mirroring} switches on one direction of the irrep of size 2, and one irrep of size 1."""
+    density = SoftmaxDensity(D4, 0)
+    concentrate(density, [D4.rotation(0.0), D4.rotation(0.0, flipped=True)])
+    assert _nats(Chain([density]).departure()) == pytest.approx(1.0 + 1.0, abs=0.02)
+
+
+def test_departure_prefers_few_directions_broken_clearly() -> None:
+    """λ̂ of the irrep of size 3 of SO(3) with one singular value, and with three equal ones of the same norm."""
+    space = space_group("so3")
+    prices, norms = [], []
+    for directions, height in (([0], 0.9), ([0, 4, 8], 0.36)):
+        density = SoftmaxDensity(space, 1)
+        with torch.no_grad():
+            for direction in directions:
+                density.logits[density.layout.offsets[1] + direction] = height
+        prices.append(_nats(density.departure()))
+        norms.append(float(density.coefficients()[1].detach().norm()))
+    assert norms[0] == pytest.approx(norms[1], rel=0.2)
+    assert prices[0] < 0.7 * prices[1]
+
+
+def test_departure_has_a_slope_wherever_the_density_is(space: SymmetryGroup) -> None:
+    density = SoftmaxDensity(space, 1).double()
+    for scale in (0.0, 1e-8, 0.3):
+        randomise(density, torch.Generator().manual_seed(0), scale)
+        (gradient,) = torch.autograd.grad(density.departure(5.0), list(density.parameters()))
+        assert torch.isfinite(gradient).all()
 
 
 def test_departure_of_high_frequencies_is_dearer() -> None:
