@@ -54,9 +54,9 @@ class Chain:
         found = [layer.density for layer in partial_layers(model).values()]
         return cls(list(dict.fromkeys(density for density in found if isinstance(density, LearnedDensity))))
 
-    def departure(self, smoothness: float = 0.0) -> Tensor:
+    def departure(self, smoothness: float = 0.0, clear: float = 1.0) -> Tensor:
         """Return Σ of the densities' departures from uniform, see :meth:`LearnedDensity.departure`."""
-        return _total(density.departure(smoothness) for density in self.densities)
+        return _total(density.departure(smoothness, clear) for density in self.densities)
 
     def to_uniform(self) -> Tensor:
         """Return Σ KL(λ ‖ uniform)."""
@@ -76,7 +76,9 @@ def _total(prices: object) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def degree_penalty(model: nn.Module, samples: int, price: float = 2.0, smoothness: float = 5.0) -> Tensor:
+def degree_penalty(
+    model: nn.Module, samples: int, price: float = 2.0, smoothness: float = 5.0, clear: float = 1.0
+) -> Tensor:
     """Return what a model's learned densities add to the mean loss of a sample.
 
     Args:
@@ -85,8 +87,10 @@ def degree_penalty(model: nn.Module, samples: int, price: float = 2.0, smoothnes
         price: nats of loss, over the whole training set, for breaking one direction of one irrep of one layer.
         smoothness: how much dearer a density is for its high frequencies, which keeps what is learned about one turn
             true of turns nearby; finite groups have no frequencies.
+        clear: how large a singular value of λ̂ is that counts as broken. 1 suits many small densities, each of a layer;
+            one density on SO(3) or O(3) for all layers has many directions to tell apart and wants 0.05.
     """
-    return Chain.of(model).departure(smoothness) * (price / samples)
+    return Chain.of(model).departure(smoothness, clear) * (price / samples)
 
 
 @contextmanager

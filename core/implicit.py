@@ -63,7 +63,7 @@ class ImplicitFilters(EdgeFilters):
         self.harmonics = RadialHarmonics(cutoff, shells, frequency)
         bank = self.harmonics.bank(group)
         self.register_buffer(
-            "mixing", torch.from_numpy(bank.mixing.copy()).to(torch.get_default_dtype()), persistent=False
+            "mixing", torch.from_numpy(bank.values.copy()).to(torch.get_default_dtype()), persistent=False
         )
         invariant = group.irreps(0)[0]
         irreps = (*bank.irreps, *[invariant] * attributes)

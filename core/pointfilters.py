@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from parteq.core.cache import cached_arrays
@@ -60,7 +61,7 @@ class RadialHarmonics(EdgeFilters):
     """
 
     radii: Tensor
-    coefficients: Tensor
+    polynomials: Tensor
 
     def __init__(self, cutoff: float, shells: int = 3, frequency: int = 2) -> None:
         super().__init__()
@@ -70,36 +71,38 @@ class RadialHarmonics(EdgeFilters):
         self.spacing = cutoff / max(shells - 1, 1)
         default = torch.get_default_dtype()
         self.register_buffer("radii", torch.linspace(0, cutoff, shells, dtype=default), persistent=False)
-        for degree, table in enumerate(_polynomials(frequency)):
-            self.register_buffer(f"polynomials_{degree}", torch.from_numpy(table).to(default), persistent=False)
+        polynomials = torch.from_numpy(block_diag(*_polynomials(frequency))).to(default)
+        self.register_buffer("polynomials", polynomials, persistent=False)
 
     def bank(self, group: SymmetryGroup) -> TurnableBank:
         """Return how ``group``, a group of space, acts on the values."""
         return _bank(group, self.shells, self.frequency)
 
     def forward(self, vectors: Tensor, attributes: Tensor | None = None) -> Tensor:
-        """Return the filters at vectors (edges, 3), shape (edges, shells × (frequency + 1)²); degree by degree."""
-        square = vectors.square().sum(-1, keepdim=True)
-        soft = (square + (_SOFTNESS * self.spacing) ** 2).sqrt()
+        """Return the filters at vectors (edges, 3), shape (edges, shells × (frequency + 1)²); shell by shell."""
+        vectors = vectors.T.contiguous()
+        soft = (vectors.square().sum(0) + (_SOFTNESS * self.spacing) ** 2).sqrt()
         width = 0.6 * self.spacing
-        shells = torch.exp(-0.5 * ((soft - self.radii) / width).square())
-        values = []
-        monomials = torch.ones_like(square)
-        for degree in range(self.frequency + 1):
-            if degree:
-                monomials = _times_vector(monomials, vectors / soft, degree)
-            harmonics = monomials @ self.get_buffer(f"polynomials_{degree}")
-            values.append((shells[:, :, None] * harmonics[:, None]).flatten(1))
-        return torch.cat(values, dim=1)
+        shells = torch.exp(-0.5 * ((soft - self.radii[:, None]) / width).square())
+        monomials = [torch.ones_like(soft)[None]]
+        for degree in range(1, self.frequency + 1):
+            monomials.append(_times_vector(monomials[-1], vectors / soft, degree))
+        harmonics = torch.cat(monomials).T @ self.polynomials
+        return (shells.T[:, :, None] * harmonics[:, None]).flatten(1)
 
 
 def _times_vector(monomials: Tensor, vectors: Tensor, degree: int) -> Tensor:
-    """Return the monomials of x, y, z of one degree, given those of the degree before; both (points, monomials).
+    """Return the monomials of x, y, z of one degree, (monomials, points), given those of the degree before.
 
     Those without x are the last ``degree`` of the degree before, that without x and y is the very last.
+
+    Args:
+        monomials: of the degree before, (monomials, points).
+        vectors: (3, points).
+        degree: 1 or more.
     """
-    x, y, z = vectors[:, 0:1], vectors[:, 1:2], vectors[:, 2:3]
-    return torch.cat([x * monomials, y * monomials[:, -degree:], z * monomials[:, -1:]], dim=1)
+    x, y, z = vectors
+    return torch.cat([x * monomials, y * monomials[-degree:], z * monomials[-1:]])
 
 
 def _sphere(count: int) -> FloatArray:
@@ -122,14 +125,14 @@ def _polynomials(frequency: int) -> list[FloatArray]:
         points = _sphere(4 * (frequency + 1) ** 2)
         bank = harmonic_bank(space_group("so3"), points, np.ones(1), 1.0, [frequency])
         assert isinstance(bank, TurnableBank)
-        directions, monomials = torch.from_numpy(points), torch.ones(len(points), 1, dtype=torch.float64)
+        directions, monomials = torch.from_numpy(points).T, torch.ones(1, len(points), dtype=torch.float64)
         tables, start = {}, 0
         for degree in range(frequency + 1):
             if degree:
                 monomials = _times_vector(monomials, directions, degree)
             size = 2 * degree + 1
             values = np.sqrt(size) * bank.harmonics[start : start + size].T
-            tables[str(degree)] = np.linalg.lstsq(monomials.numpy(), values, rcond=None)[0]
+            tables[str(degree)] = np.linalg.lstsq(monomials.T.numpy(), values, rcond=None)[0]
             start += size
         return tables
 
@@ -157,12 +160,20 @@ def _bank(group: SymmetryGroup, shells: int, frequency: int) -> TurnableBank:
     stored = cached_arrays(f"radial harmonics|{group!r}|{shells} shells|{frequency}", build)
     everything = group.irreps(frequency)
     mixing = stored["mixing"]
+    # The bank goes degree by degree, the values shell by shell.
+    order = [
+        shell * (frequency + 1) ** 2 + degree**2 + component
+        for degree in range(frequency + 1)
+        for shell in range(shells)
+        for component in range(2 * degree + 1)
+    ]
+    harmonics = np.eye(mixing.shape[1])[order]
     return TurnableBank(
         group,
         tuple(everything[i] for i in stored["irreps"]),
-        mixing,
+        mixing @ harmonics,
         tuple(stored["bands"].tolist()),
         mixing,
-        np.eye(mixing.shape[1]),
+        harmonics,
         stored["generators"],
     )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import MessagePassing
@@ -41,6 +42,8 @@ else:
     Propagation = MessagePassing
 
 __all__ = ["PartialPointConv"]
+
+_MOMENTS = 2**19  # numbers at a time
 
 
 class PartialPointConv(PartialLayer, Propagation):
@@ -101,8 +104,8 @@ class PartialPointConv(PartialLayer, Propagation):
         Returns:
             (targets, c_out); a target without edges gets the bias.
         """
-        count = len(features) if nodes is None else nodes
-        size = (len(features), count)
+        sources = features.shape[0]  # which exported programs leave open, unlike len()
+        size = (sources, sources if nodes is None else nodes)
         return self.propagate(edge_index, size, x=features, filters=filters, neighbours=neighbours)
 
     def message(self, x_j: Tensor) -> Tensor:
@@ -112,19 +115,15 @@ class PartialPointConv(PartialLayer, Propagation):
     def aggregate(
         self, inputs: Tensor, index: Tensor, filters: Tensor, neighbours: int | None, dim_size: int | None = None
     ) -> Tensor:
-        """Return the moments of each target, shape (targets, c_in × filters)."""
+        """Return the output of each target, shape (targets, c_out)."""
         if neighbours is not None:
-            return _moments(inputs, filters, neighbours)
-        order = index.argsort(stable=True)
-        messages, present = to_dense_batch(inputs[order], index[order], batch_size=dim_size)
-        values, _ = to_dense_batch(filters[order], index[order], batch_size=dim_size)
-        degrees = present.sum(1).clamp_min(1).to(inputs)
-        moments: Tensor = (messages.mT @ (values / degrees[:, None, None])).flatten(1)
-        return moments
-
-    def update(self, moments: Tensor) -> Tensor:
-        """Return the output of each target, (targets, c_out)."""
-        return functional.linear(moments, self.kernel().flatten(1), self.expanded_bias())
+            messages, values = _by_target(inputs, filters, neighbours)
+        else:
+            order = index.argsort(stable=True)
+            messages, present = to_dense_batch(inputs[order], index[order], batch_size=dim_size)
+            values, _ = to_dense_batch(filters[order], index[order], batch_size=dim_size)
+            values = values / present.sum(1).clamp_min(1).to(inputs)[:, None, None]
+        return _convolve(messages, values, self.kernel().flatten(1), self.expanded_bias())
 
     def plain(self) -> nn.Module:
         """Return a layer with the same arguments that holds the kernel as it stands."""
@@ -146,11 +145,30 @@ class _PlainPointConv(nn.Module):
         self, features: Tensor, edge_index: Tensor, filters: Tensor, *, nodes: int | None = None, neighbours: int
     ) -> Tensor:
         """Map features of the sources to features of the targets, as :meth:`PartialPointConv.forward` does."""
-        moments = _moments(features[edge_index[0]], filters, neighbours)
-        return functional.linear(moments, self.weight, self.bias)
+        messages, values = _by_target(features[edge_index[0]], filters, neighbours)
+        return _convolve(messages, values, self.weight, self.bias)
 
 
-def _moments(messages: Tensor, filters: Tensor, neighbours: int) -> Tensor:
-    """Return the moments of targets with equally many edges, which stand target by target."""
-    messages, filters = messages.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
-    return (messages.mT @ (filters / neighbours)).flatten(1)
+def _by_target(messages: Tensor, filters: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+    """Return messages, and filters divided by their number, of targets with equally many edges, target by target."""
+    shape = (-1, neighbours)
+    return messages.unflatten(0, shape), (filters / neighbours).unflatten(0, shape)
+
+
+def _convolve(messages: Tensor, filters: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the output, (targets, c_out); on a CPU block by block, so that the moments stay in its cache.
+
+    Args:
+        messages: (targets, neighbours, c_in).
+        filters: divided by the number of neighbours, (targets, neighbours, filters); 0 where there is no edge.
+        weight: (c_out, c_in × filters).
+        bias: (c_out,), if any.
+    """
+
+    def outputs(messages: Tensor, filters: Tensor) -> Tensor:
+        return functional.linear((messages.mT @ filters).flatten(1), weight, bias)
+
+    if messages.device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return outputs(messages, filters)
+    size = max(1, _MOMENTS // weight.shape[1])
+    return torch.cat([outputs(*block) for block in zip(messages.split(size), filters.split(size), strict=True)])

@@ -39,7 +39,7 @@ class Degree(RunCommand):
         if tilting:
             from parteq.pipelines.points.pictures import densities_against_tilt
 
-            figure = densities_against_tilt(tilting)
+            figure = densities_against_tilt(tilting, layers[0].axis)
         else:
             figure = figures.densities(layers)
         with replacing(out) as temporary:

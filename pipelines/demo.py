@@ -1,4 +1,4 @@
-"""``parteq demo``: data whose symmetry is known, what networks found of it, and poses of particles, in one report.
+"""``parteq demo``: data whose symmetry is known, what networks found of it, poses of particles, and which way is up.
 
 Digits, turned by quarters, whose class also tells whether they stand or lie: half a turn changes nothing, a quarter
 does, so the truth is C2 within C4. Patches of stained tissue, which has no preferred direction: the truth is all of D4.
@@ -55,6 +55,7 @@ class Demo(Command):
     def run(self) -> dict[str, Any]:
         """Trains three networks on each of two data sets; ends with the path of the report."""
         from parteq.pipelines.cryoem.example import particles_section
+        from parteq.pipelines.points.example import clouds_section
         from parteq.pipelines.report import Section, write_report
 
         folder = self._folder()
@@ -65,6 +66,9 @@ class Demo(Command):
             results |= found
             sections.append(section)
         found, section = particles_section(folder, self.seed, self.device, self.quiet)
+        results |= found
+        sections.append(section)
+        found, section = clouds_section(folder, self.seed, self.device, self.quiet)
         results |= found
         sections.append(section)
         exports = []

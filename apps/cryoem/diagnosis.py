@@ -1,7 +1,8 @@
-"""Whether a run has settled in a wrong place, told without the truth.
+"""Whether a training has settled in a wrong place, told without the truth.
 
 Two signs. *Stuck*: an encoder that has learned its volume proposes the poses that a search over all rotations finds for
-the same volume; one that is stuck leaves the search something else to find for many images. *Symmetric*: the map looks
+the same volume; one that is stuck leaves the search something else to find for many images. What is refined later may
+be right all the same, see `parteq.apps.cryoem.halves`. *Symmetric*: the map looks
 the same after a turn that is no small one. A particle may be symmetric; if it is not, such a map is a superposition of
 copies, one of the ways in which ab initio reconstruction fails (Levy et al., arXiv 2203.08138).
 """
@@ -23,7 +24,7 @@ from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import rotation_grid
 from parteq.datasets.cryoem.projection import fourier_volume, read_transform
 
-__all__ = ["Diagnosis", "diagnose", "self_similarity"]
+__all__ = ["Diagnosis", "correlations_after_turns", "diagnose", "self_similarity"]
 
 _AGREE_DEGREES = 20.0
 _STUCK_BELOW = 0.5
@@ -59,8 +60,8 @@ class Diagnosis:
         """In words."""
         if self.stuck:
             found = (
-                f"Stuck: for {1 - self.agreement:.0%} of the images a search finds another pose than the encoder. "
-                "Try more --epochs, or --restarts."
+                f"The encoder is stuck: for {1 - self.agreement:.0%} of the images a search finds another pose than it "
+                "proposes. Estimate with --refine, or train with more --epochs."
             )
         else:
             found = f"Encoder and search agree within {_AGREE_DEGREES:.0f}° on {self.agreement:.0%} of the images."
@@ -96,7 +97,22 @@ def diagnose(
 
 
 def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]:
-    """The highest correlation of a map with itself after a turn of more than 40°, and that turn in degrees.
+    """The highest correlation of a map with itself after a turn of more than 40°, and that turn in degrees."""
+    grid = rotation_grid()
+    grid = grid[_angles(grid) > _SMALLEST_TURN_DEGREES]
+    best = grid[int(correlations_after_turns(volume, grid).argmax())]
+    # Between the points of the grid.
+    steps = torch.linspace(-0.12, 0.12, 7)
+    around = turned_by_vector(best, torch.cartesian_prod(steps, steps, steps))
+    correlation = correlations_after_turns(volume, around)
+    index = int(correlation.argmax())
+    return float(correlation[index]), float(_angles(around)[index])
+
+
+def correlations_after_turns(
+    volume: Float[Tensor, "box box box"], rotations: Float[Tensor, "n 3 3"]
+) -> Float[Tensor, " n"]:
+    """The correlation of a map with itself after turns.
 
     Between the frequencies of an eighth and a half of Nyquist, where shape shows but not noise.
     """
@@ -106,24 +122,12 @@ def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]
     radius = points.norm(dim=1)
     points = points[(radius > 1 / 16) & (radius <= 0.25)]
     straight = read_transform(transform, points[None])
-    grid = rotation_grid()
-    grid = grid[_angles(grid) > _SMALLEST_TURN_DEGREES]
-
-    def correlations(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
-        found = []
-        for part in rotations.split(256):
-            turned = read_transform(transform, points @ part.mT)
-            power = turned.abs().square().sum(1) * straight.abs().square().sum()
-            found.append((turned * straight.conj()).real.sum(1) / power.sqrt().clamp_min(1e-12))
-        return torch.cat(found)
-
-    best = grid[int(correlations(grid).argmax())]
-    # Between the points of the grid.
-    steps = torch.linspace(-0.12, 0.12, 7)
-    around = turned_by_vector(best, torch.cartesian_prod(steps, steps, steps))
-    correlation = correlations(around)
-    index = int(correlation.argmax())
-    return float(correlation[index]), float(_angles(around)[index])
+    found = []
+    for part in rotations.split(256):
+        turned = read_transform(transform, points @ part.mT)
+        power = turned.abs().square().sum(1) * straight.abs().square().sum()
+        found.append((turned * straight.conj()).real.sum(1) / power.sqrt().clamp_min(1e-12))
+    return torch.cat(found)
 
 
 def _angles(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:

@@ -64,7 +64,11 @@ class Disc(nn.Module):
 
     def below(self, share: float) -> int:
         """How many of the frequencies, from the first, lie below a share of Nyquist."""
-        return int((self.frequencies.norm(dim=1) < 0.5 * share).sum())
+        return self.below_cycles(share * self.box / 2)
+
+    def below_cycles(self, cycles: float) -> int:
+        """How many of the frequencies, from the first, lie below as many cycles a box."""
+        return int((self.frequencies.norm(dim=1) * self.box < cycles).sum())
 
     def samples(self, images: Float[Tensor, "n size size"]) -> Complex[Tensor, "n f"]:
         """The transforms of images, scaled so that white noise keeps its variance at D' = D."""

@@ -1,34 +1,25 @@
-"""Poses of a whole set of particles: what the encoder proposes, refined against the map, and the map they make.
-
-Several processes share the particles, dealt out like cards; each ends with the poses of all.
-"""
+"""Poses of a whole set of particles: what the encoder proposes, refined against the map, and the map they make."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from parteq.apps.cryoem.expectation import expectation_maximisation
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import Matching
+from parteq.apps.cryoem.passes import Data, Progress, each_batch
 from parteq.apps.cryoem.reconstruction import Reconstruction
-from parteq.core.distributed import gather, rank, total, world_size
-from parteq.core.training import read_batches
+from parteq.apps.cryoem.shells import Shells
+from parteq.core.distributed import total
 from parteq.datasets.cryoem.projection import phase_ramp
 
 __all__ = ["Poses", "map_of_poses", "propose", "refine", "refine_with_map", "weigh"]
 
-_BATCH = 256
-_ROUNDS = 5
-
-Data = Dataset[Any]
-Progress = Callable[[int], object]
+_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -38,12 +29,14 @@ class Poses:
     Attributes:
         rotations: R, [N, 3, 3].
         shifts: where the centre stands, (x, y) in pixels of the disc, [N, 2].
-        residuals: the mean |y − c s|² over the disc, [N].
     """
 
     rotations: Float[Tensor, "n 3 3"]
     shifts: Float[Tensor, "n 2"]
-    residuals: Float[Tensor, " n"]
+
+    def subset(self, indices: Int[Tensor, " some"]) -> Poses:
+        """Those of some of the particles."""
+        return Poses(self.rotations[indices], self.shifts[indices])
 
 
 def propose(
@@ -60,13 +53,13 @@ def propose(
         rotations, shifts = model.propose(samples, transfer)
         heads = range(rotations.shape[1])
         errors = torch.stack([matching.residuals(samples, transfer, rotations[:, h], shifts) for h in heads], 1)
-        least, winner = errors.min(1)
-        return rotations[torch.arange(len(winner), device=device), winner], shifts, least
+        winner = errors.argmin(1)
+        return rotations[torch.arange(len(winner), device=device), winner], shifts
 
     was_training = model.training
     model.to(device).eval()
     try:
-        return Poses(*_each(best, data, device, progress))
+        return Poses(*each_batch(best, data, device, progress=progress))
     finally:
         model.train(was_training)
 
@@ -98,16 +91,14 @@ def refine(
         starts = [rotations]
         if everywhere:
             starts.append(matching.search(samples, transfer, shifts))
-        ends = []
-        for start in starts:
-            end = matching.refine(samples, transfer, start, shifts)
-            ends.append((*end, matching.residuals(samples, transfer, *end)))
+        ends = [matching.refine(samples, transfer, start, shifts) for start in starts]
         if len(ends) == 1:
             return ends[0]
-        second = ends[1][2] < ends[0][2]
-        return tuple(torch.where(second.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in zip(*ends, strict=True))
+        first, second = (matching.residuals(samples, transfer, *end) for end in ends)
+        better = second < first
+        return tuple(torch.where(better.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in zip(*ends, strict=True))
 
-    return Poses(*_each(moved, data, device, progress, poses.rotations, poses.shifts))
+    return Poses(*each_batch(moved, data, device, poses.rotations, poses.shifts, progress=progress))
 
 
 def map_of_poses(model: PoseInference, data: Data, poses: Poses, device: torch.device) -> Float[Tensor, "box box box"]:
@@ -119,7 +110,7 @@ def map_of_poses(model: PoseInference, data: Data, poses: Poses, device: torch.d
         reconstruction.insert_samples(model.disc.frequencies, unshifted * transfer, transfer.square(), rotations)
         return ()
 
-    _each(insert, data, device, lambda count: None, poses.rotations, poses.shifts)
+    each_batch(insert, data, device, poses.rotations, poses.shifts)
     reconstruction.sums = total(reconstruction.sums)
     return reconstruction.volume(0.05).cpu()
 
@@ -127,10 +118,15 @@ def map_of_poses(model: PoseInference, data: Data, poses: Poses, device: torch.d
 def refine_with_map(
     model: PoseInference, data: Data, poses: Poses, device: torch.device, rounds: int = _ROUNDS
 ) -> tuple[Poses, Float[Tensor, "box box box"]]:
-    """Poses and the map they make, by turns: each is refined given the other; the first round looks everywhere."""
+    """Poses and the map they make: first all rotations are weighed, then poses and map are refined by turns.
+
+    Of the poses given only the map that they make at low resolution and the shifts are gone on from.
+    """
     volume = map_of_poses(model, data, poses, device)
-    for number in range(rounds):
-        poses = refine(model, volume, data, poses, device, everywhere=number < 2)
+    poses = Poses(*expectation_maximisation(model.disc, volume, data, poses.shifts, device))
+    volume = map_of_poses(model, data, poses, device)
+    for _ in range(rounds):
+        poses = refine(model, volume, data, poses, device)
         volume = map_of_poses(model, data, poses, device)
     return poses, volume
 
@@ -138,28 +134,19 @@ def refine_with_map(
 def weigh(
     model: PoseInference, volume: Float[Tensor, "box box box"], data: Data, poses: Poses, device: torch.device
 ) -> Float[Tensor, " n"]:
-    """How probable it is that each rotation is right to 15°, given the map; see `parteq.apps.cryoem.matching`."""
-    matching = Matching(volume.to(device), model.disc)
-    noise = max(float(poses.residuals.median()), 1e-6)
+    """How probable it is that each rotation is right to 15°, given the map; see `parteq.apps.cryoem.matching`.
+
+    The noise is what the map leaves of the images at these poses, shell by shell.
+    """
+    matching, shells = Matching(volume.to(device), model.disc), Shells(model.disc, device)
+
+    def leave(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
+        return (shells.means(matching.missing(samples, transfer, rotations, shifts).abs().square()),)
+
+    (left,) = each_batch(leave, data, device, poses.rotations, poses.shifts)
+    noise = shells.spread(left.mean(0).to(device)).clamp_min(1e-6)
 
     def weight(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
         return (matching.confidence(samples, transfer, rotations, shifts, noise),)
 
-    return _each(weight, data, device, lambda count: None, poses.rotations, poses.shifts)[0]
-
-
-@torch.no_grad()
-def _each(
-    function: Callable[..., tuple[Tensor, ...]], data: Data, device: torch.device, progress: Progress, *known: Tensor
-) -> tuple[Tensor, ...]:
-    """What a function makes of all particles, a batch at a time: of samples, transfer and rows of what is known."""
-    count = len(data)  # type: ignore[arg-type]
-    mine = torch.arange(rank(), count, world_size())
-    results: list[tuple[Tensor, ...]] = []
-    parts = list(torch.tensor_split(mine, max(1, math.ceil(len(mine) / _BATCH))))
-    for part, batch in zip(parts, read_batches(data, parts), strict=True):
-        rows = (tensor[part].to(device) for tensor in known)
-        found = function(batch[0].to(device), batch[1].to(device), *rows)
-        results.append(tuple(tensor.cpu() for tensor in found))
-        progress(len(part))
-    return tuple(gather(torch.cat(tensors), count) for tensors in zip(*results, strict=True))
+    return each_batch(weight, data, device, poses.rotations, poses.shifts)[0]

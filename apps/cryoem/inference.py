@@ -12,7 +12,7 @@ Losses:
   taken for one another (Levy et al., arXiv 2203.08138);
 - ``multihead``: of the best of several poses proposed (winner takes all; Shekarforoush et al., arXiv 2406.10455).
 
-With poses that are known (``supervised``) the loss is the squared distance from them, of the best head in the case of
+With poses that are known (``supervised``) the loss is the distance from them, of the best head in the case of
 ``multihead``; the decoder collects the map as it goes, to choose between heads.
 """
 
@@ -35,6 +35,7 @@ __all__ = ["HEADS", "LOSSES", "PoseInference", "create_model"]
 LOSSES = ("l2", "symmetric", "multihead")
 HEADS = 8
 """Poses proposed for an image by ``multihead``."""
+_SMOOTH = 1e-4  # of (|R̂ − R| / 2)²: errors below a degree count as if squared
 
 
 class PoseInference(nn.Module):
@@ -178,10 +179,14 @@ class PoseInference(nn.Module):
         known_rotations: Float[Tensor, "n 3 3"],
         known_shifts: Float[Tensor, "n 2"],
     ) -> Float[Tensor, ""]:
-        """(3 − tr R̂ᵀR) / 2 of the head nearest to R, and the squared distance of shifts over the box."""
+        """|R̂ − R| / 2 of the head nearest to R, and the squared distance of shifts over the box.
+
+        Not squared, |R̂ − R| pulls at small errors as it does at large ones: images whose pose cannot be told do not
+        outweigh the others.
+        """
         apart = (rotations - known_rotations[:, None]).square().sum((-2, -1)) / 4
         moved = (shifts - known_shifts).square().sum(-1) / self.disc.box
-        return apart.amin(1).mean() + moved.mean()
+        return (apart.amin(1) + _SMOOTH).sqrt().mean() + moved.mean()
 
 
 def _pick(values: Tensor, index: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ With y the transform of an image, c its contrast transfer function and s_g the s
 
     ‖y − c s_g‖² = ‖y‖² − 2 Re ⟨c y, s_g⟩ + ⟨c², |s_g|²⟩,
 
-so all images against all rotations of a grid are two matrix products. Under white noise of variance σ² a frequency,
-exp(−‖y − c s_g‖² / σ²) over the grid, normalised, is the posterior of g; the *confidence* of a pose is the share of it
-within 15°.
+so all images against all rotations of a grid are two matrix products. Under noise of variance σ²(f) at the frequency f,
+exp(−Σ |y − c s_g|² / σ²) over the grid, normalised, is the posterior of g; the *confidence* of a pose is the share of
+it within 15°.
 
 Refinement is by the Levenberg-Marquardt method over three angles and two shifts, all images at once, from the low
 frequencies up: derivatives for the angles are differences of slices, those for shifts exact.
@@ -25,13 +25,14 @@ from parteq.apps.cryoem.disc import Disc
 from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.datasets.cryoem.projection import fourier_slices, fourier_volume, phase_ramp
 
-__all__ = ["CONFIDENT_DEGREES", "Matching", "rotation_grid"]
+__all__ = ["CONFIDENT_DEGREES", "SEARCH_CYCLES", "Matching", "rotation_grid"]
 
 CONFIDENT_DEGREES = 15.0
 """How near a pose has to be to count for its confidence."""
 
 _GRID = 4608  # rotations, some 13° apart
-_SEARCH_SHARE = 0.6  # of Nyquist: a grid as coarse sees no more
+SEARCH_CYCLES = 9.6
+"""Frequencies below as many cycles a box are searched with: a grid as coarse sees no more."""
 _CUTOFFS = (0.4, 0.5, 0.6, 0.8, 0.8, 1.0, 1.0, 1.0)
 _LARGEST_TURN, _LARGEST_MOVE = math.radians(10), 1.0  # of a step
 
@@ -67,6 +68,7 @@ class Matching:
     def __init__(self, volume: Float[Tensor, "box box box"], disc: Disc) -> None:
         self.disc = disc
         self._transform = fourier_volume(volume)
+        self._slices: dict[int, Tensor] = {}
 
     def residuals(
         self,
@@ -76,15 +78,40 @@ class Matching:
         shifts: Float[Tensor, "n 2"],
     ) -> Float[Tensor, " n"]:
         """The mean over frequencies of |y − c s|² of each image."""
-        missing = samples - self._predicted(transfer, rotations, shifts, len(self.disc))
-        return torch.view_as_real(missing).square().sum(-1).mean(-1)
+        return self.missing(samples, transfer, rotations, shifts).abs().square().mean(1)
+
+    def missing(
+        self,
+        samples: Complex[Tensor, "n f"],
+        transfer: Float[Tensor, "n f"],
+        rotations: Float[Tensor, "n 3 3"],
+        shifts: Float[Tensor, "n 2"],
+    ) -> Complex[Tensor, "n f"]:
+        """y − c s, what the volume leaves of each image."""
+        return samples - self._predicted(transfer, rotations, shifts, len(self.disc))
 
     def search(
         self, samples: Complex[Tensor, "n f"], transfer: Float[Tensor, "n f"], shifts: Float[Tensor, "n 2"]
     ) -> Float[Tensor, "n 3 3"]:
         """Of the grid the rotation that fits each image best, at the shift given."""
-        best = self._against_grid(samples, transfer, shifts).argmin(1)
+        white = torch.ones(self.disc.below_cycles(SEARCH_CYCLES), device=samples.device)
+        best = self._against_grid(samples, transfer, shifts, white).argmin(1)
         return rotation_grid().to(samples.device)[best]
+
+    def posterior(
+        self,
+        samples: Complex[Tensor, "n f"],
+        transfer: Float[Tensor, "n f"],
+        shifts: Float[Tensor, "n 2"],
+        noise: Float[Tensor, " few"],
+    ) -> Float[Tensor, "n count"]:
+        """The posterior probability of each rotation of the grid.
+
+        Args:
+            samples, transfer, shifts: of the images.
+            noise: σ², the variance of a sample, at the first frequencies; others are not looked at.
+        """
+        return torch.softmax(-self._against_grid(samples, transfer, shifts, noise), 1)
 
     def confidence(
         self,
@@ -92,19 +119,20 @@ class Matching:
         transfer: Float[Tensor, "n f"],
         rotations: Float[Tensor, "n 3 3"],
         shifts: Float[Tensor, "n 2"],
-        noise: float,
+        noise: Float[Tensor, " f"],
     ) -> Float[Tensor, " n"]:
         """The posterior probability that each rotation is within 15° of that given.
 
         Args:
             samples, transfer, rotations, shifts: of the images.
-            noise: σ², the variance of a sample: what `residuals` has at the true poses.
+            noise: σ², the variance of a sample at each frequency.
         """
         grid = rotation_grid().to(samples.device)
-        posterior = torch.softmax(-self._against_grid(samples, transfer, shifts) / noise, 1)
+        few = self.disc.below_cycles(SEARCH_CYCLES)
+        posterior = self.posterior(samples, transfer, shifts, noise[:few])
         traces = rotations.flatten(1) @ grid.flatten(1).T
         near = traces > 1 + 2 * math.cos(math.radians(CONFIDENT_DEGREES))
-        return (posterior * near).sum(1)
+        return (posterior * near).sum(1).clamp_max(1)
 
     def refine(
         self,
@@ -157,16 +185,30 @@ class Matching:
         columns += [-2j * math.pi * self.disc.frequencies[:few, axis] * base for axis in range(2)]
         return torch.view_as_real(torch.stack(columns, 1)).flatten(2)
 
+    def grid_slices(self, few: int) -> Complex[Tensor, "count few"]:
+        """The volume's slices at the rotations of the grid, at the first frequencies."""
+        if few not in self._slices:
+            grid = rotation_grid().to(self._transform.device)
+            self._slices[few] = fourier_slices(self._transform, grid, self.disc.frequencies[:few])
+        return self._slices[few]
+
+    def unshifted(self, samples: Complex[Tensor, "n few"], shifts: Float[Tensor, "n 2"]) -> Complex[Tensor, "n few"]:
+        """Samples, at the first frequencies, of the images moved back by their shifts."""
+        return samples * phase_ramp(-shifts, self.disc.frequencies[: samples.shape[1]])
+
     def _against_grid(
-        self, samples: Complex[Tensor, "n f"], transfer: Float[Tensor, "n f"], shifts: Float[Tensor, "n 2"]
+        self,
+        samples: Complex[Tensor, "n f"],
+        transfer: Float[Tensor, "n f"],
+        shifts: Float[Tensor, "n 2"],
+        noise: Float[Tensor, " few"],
     ) -> Float[Tensor, "n count"]:
-        """‖y − c s_g‖² − ‖y‖² over the lower frequencies."""
-        few = self.disc.below(_SEARCH_SHARE)
-        frequencies = self.disc.frequencies[:few]
-        slices = fourier_slices(self._transform, rotation_grid().to(samples.device), frequencies)
-        seen = transfer[:, :few] * samples[:, :few] * phase_ramp(-shifts, frequencies)
-        agreement = torch.view_as_real(seen).flatten(1) @ torch.view_as_real(slices).flatten(1).T
-        return transfer[:, :few].square() @ torch.view_as_real(slices).square().sum(-1).T - 2 * agreement
+        """Σ (|y − c s_g|² − |y|²) / σ² over the first frequencies."""
+        few = len(noise)
+        slices, c = torch.view_as_real(self.grid_slices(few)), transfer[:, :few]
+        seen = c * self.unshifted(samples[:, :few], shifts) / noise
+        agreement = torch.view_as_real(seen).flatten(1) @ slices.flatten(1).T
+        return (c.square() / noise) @ slices.square().sum(-1).T - 2 * agreement
 
 
 def _damped_step(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from parteq.apps.points.lengths import Lengths
 from parteq.core.axis import Axis
 from parteq.core.density import make_density
 from parteq.core.fields import FieldType, band_limited, direct_sum, regular, trivial
@@ -26,6 +27,7 @@ from parteq.core.points import PartialPointConv
 __all__ = ["PointBuilder"]
 
 _BAND = 2  # of the fields of continuous groups
+_INVARIANTS = 4  # for each irrep of a mixture
 _DENSITY_BAND = 2  # of the logarithm of their densities: enough to tell an axis
 _FREE_BAND = 8  # of all that kernels can hold: output 2, input 2, filters 4
 
@@ -81,6 +83,16 @@ class PointBuilder:
         rho = direct_sum(self.group, dict.fromkeys(self.group.irreps(_BAND), 1))
         return FieldType(rho, max(1, round(channels / math.sqrt(len(rho.irreps)))))
 
+    def mixture(self, channels: float, frequency: int) -> FieldType:
+        """Return fields mostly of invariants: each irrep of harmonics up to a frequency once, the trivial one four
+        times; functions where the group is finite."""
+        if not self.group.continuous:
+            return self.functions(channels)
+        irreps = RadialHarmonics(1.0, 1, frequency).bank(self.group).irreps
+        copies = dict.fromkeys(irreps, 1) | {self.group.irreps(0)[0]: _INVARIANTS}
+        rho = direct_sum(self.group, copies)
+        return FieldType(rho, max(1, round(channels / math.sqrt(sum(count**2 for count in copies.values())))))
+
     def invariants(self, channels: int) -> FieldType:
         """Return invariant channels."""
         return FieldType(trivial(self.group), channels)
@@ -89,7 +101,12 @@ class PointBuilder:
         """Return filters of the kind asked for; analytic ones take no attributes of the edge."""
         if self.kernel == "analytic":
             return RadialHarmonics(cutoff, shells, frequency)
-        options = {"attributes": attributes, "shells": shells, "frequency": frequency}
+        options = {
+            "attributes": attributes,
+            "shells": shells,
+            "frequency": frequency,
+            "fields": max(4, 2 * shells // 3),
+        }
         return ImplicitFilters(cutoff, self.density, axis=self.axis, **options)
 
     def convolve(self, before: FieldType, after: FieldType, filters: EdgeFilters) -> PartialPointConv:
@@ -106,9 +123,15 @@ class PointBuilder:
         rectifier = (PointwiseNonlinearity if type.representation.permutes else FourierNonlinearity)(type)
         return _Activation(FieldBatchNorm(type), rectifier)
 
-    def gate(self, type: FieldType) -> tuple[FieldType, nn.Module]:
-        """Return the type that the layer before must give, and a norm and gates onto ``type``."""
+    def lengths(self, type: FieldType) -> tuple[FieldType, nn.Module]:
+        """Return the type of the lengths of irreps, and a norm and the map onto them."""
+        lengths = Lengths(type)
+        return lengths.out_type, _Activation(FieldBatchNorm(type), lengths)
+
+    def gate(self, type: FieldType, function: str = "relu") -> tuple[FieldType, nn.Module]:
+        """Return the type that the layer before must give, and a norm and gates onto ``type``; the function is of
+        invariants."""
         if type.representation.permutes:
             return type, self.rectify(type)
-        gates = GatedNonlinearity(type)
+        gates = GatedNonlinearity(type, function)
         return gates.in_type, _Activation(FieldBatchNorm(gates.in_type), gates)

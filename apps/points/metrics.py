@@ -7,32 +7,44 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
 
 __all__ = ["classification_scores", "regression_scores"]
 
 
 def classification_scores(
-    predictions: Sequence[Int[np.ndarray, " samples"]], labels: Int[np.ndarray, " samples"]
+    logits: Sequence[Float[np.ndarray, "samples classes"]], labels: Int[np.ndarray, " samples"]
 ) -> dict[str, Any]:
-    """Accuracy over several turns of the same clouds.
+    """Accuracy, and the area under the ROC curve, over several turns of the same clouds.
 
     Args:
-        predictions: classes, one array a turn.
-        labels: the true ones.
+        logits: one array a turn.
+        labels: the true classes.
 
     Returns:
-        ``n``; ``accuracy`` and ``class_accuracy`` (the mean over the classes that occur of the accuracy within the
-        class), means over the turns; ``accuracy_std``, the standard deviation over them, 0 of a single one.
+        ``n``; ``accuracy``, ``class_accuracy`` (the mean over the classes that occur of the accuracy within the class)
+        and ``auc``, means over the turns; ``accuracy_std``, the standard deviation over them, 0 of a single one. The
+        area is, of two classes, that of the second, of more the mean over the classes that occur, each against the
+        rest; None where all clouds are of one class.
     """
-    right = np.stack([prediction == labels for prediction in predictions]).astype(np.float64)
+    right = np.stack([rows.argmax(1) == labels for rows in logits]).astype(np.float64)
     within = [right[:, labels == label].mean() for label in np.unique(labels)]
     by_turn = right.mean(axis=1)
+    areas = [_area(softmax(rows, axis=1), labels) for rows in logits] if len(within) > 1 else []
     return {
         "n": len(labels),
         "accuracy": float(by_turn.mean()),
         "class_accuracy": float(np.mean(within)),
+        "auc": float(np.mean(areas)) if areas else None,
         "accuracy_std": float(by_turn.std()),
     }
+
+
+def _area(probabilities: Float[np.ndarray, "samples classes"], labels: Int[np.ndarray, " samples"]) -> float:
+    """The area under the ROC curve, where two classes or more occur."""
+    against_rest = [1] if probabilities.shape[1] == 2 else np.unique(labels)
+    return float(np.mean([roc_auc_score(labels == label, probabilities[:, label]) for label in against_rest]))
 
 
 def regression_scores(

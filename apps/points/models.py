@@ -3,14 +3,17 @@
 A cloud is put about its centroid and, unless absolute size is to be kept in sight by every layer, scaled to unit
 spread. Then
 
-- *local* layers: convolutions over the nearest neighbours give every point features of its surroundings;
-- *moments*: one convolution from all points to the centroid, Σ_j K(x_j) f_j, of the features and of the bare points,
-  with filters up to degree 3 on shells that cover the cloud, onto functions on the group;
-- a nonlinearity of such functions, and a linear map onto invariant channels;
-- a plain classifier of these, the logarithm of the cloud's spread and that of its number of points.
+- *local* layers (:mod:`parteq.apps.points.local`), if any: convolutions over the nearest neighbours give every point
+  features of its surroundings;
+- *sums* of what is invariant in these, after a nonlinearity, over the points;
+- *moments*: one convolution from all points to the centroid, Σ_j K(x_j) f_j, of these features and of the bare points,
+  with filters on shells that cover the cloud, and what is invariant in it;
+- a plain classifier of sums, moments, the logarithm of the cloud's spread and that of its number of points.
 
-With ``degree`` "full" outputs are exactly invariant under the group but for what Fourier nonlinearities fold back; with
-"learned" one density, shared by all layers, breaks what the data break.
+Moments of shapes, which are all of one size, are functions on the group, to degree 3, made invariant by a nonlinearity
+and a linear map. Those of absolute clouds, such as molecules, add up over points like the sums, and their lengths are
+taken: outputs are then exactly invariant under the group with ``degree`` "full", where the others are but for what the
+Fourier nonlinearity folds back. With "learned" one density, shared by all layers, breaks what the data break.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from parteq.apps.points.builder import PointBuilder
-from parteq.core.pointfilters import EdgeFilters
+from parteq.apps.points.local import LocalLayers
+from parteq.apps.points.patches import Patches
+from parteq.core.norm import FieldBatchNorm
 from parteq.core.points import PartialPointConv
 
 __all__ = ["GROUPS", "PointNetwork", "create_model"]
@@ -32,22 +37,12 @@ GROUPS = ("so3", "o3", "so2", "o2", "cone", "d4", "octahedral", "icosahedral", "
 """The groups offered by name; any other of space works as well."""
 
 _INVARIANTS = 64
+_FUNCTIONS, _LENGTHS = 96, 64  # channels of moments
 _SIZES = 16  # hidden numbers that say how large a cloud is
 _MIDDLING = 20.0  # points, the unit of their number
+# Shells and degree of the filters of local layers: molecules differ by distances, surfaces by the directions they face.
+_DISTANCES, _DIRECTIONS = (12, 1), (4, 2)
 _REACH = 2.2  # of the shells about the centroid, in units of the spread
-
-
-class _LocalLayer(nn.Module):
-    """A convolution over neighbours, and what comes after it."""
-
-    def __init__(self, convolve: PartialPointConv, activate: nn.Module) -> None:
-        super().__init__()
-        self.convolve, self.activate = convolve, activate
-
-    def forward(self, features: Tensor, edges: Tensor, filters: Tensor, neighbours: int) -> Tensor:
-        """Map features (nodes, c_in) to (nodes, c_out)."""
-        output: Tensor = self.activate(self.convolve(features, edges, filters, neighbours=neighbours))
-        return output
 
 
 class PointNetwork(nn.Module):
@@ -65,34 +60,47 @@ class PointNetwork(nn.Module):
     def __init__(self, config: dict[str, Any], builder: PointBuilder) -> None:
         super().__init__()
         self.config = config
-        self.neighbours: int = config["neighbours"] if config["layers"] else 0
+        self.neighbours: int = config["neighbours"] if config["layers"] and not config["patches"] else 0
         width, features = config["width"], config["in_features"]
         bare = builder.invariants(1 + features)
 
-        # Of both ends of an edge, if the kernel looks at them.
-        self.attributes = features if config["kernel"] == "implicit" else 0
-        self.nearby: EdgeFilters | None = None
-        self.local = nn.ModuleList()
-        type = bare
-        if config["layers"]:
-            self.nearby = builder.filters(1.0, 3, 2, 2 * self.attributes)
-            for _ in range(config["layers"]):
-                after = builder.irreps(24 * width)
-                before, activation = builder.gate(after)
-                self.local.append(_LocalLayer(builder.convolve(type, before, self.nearby), activation))
-                type = after
-
-        functions = builder.functions(96 * width)
-        self.about_centre = builder.filters(_REACH, 6, 3, self.attributes)
-        self.moments = builder.convolve(bare, functions, self.about_centre)
-        self.local_moments = builder.convolve(type, functions, self.about_centre) if self.local else None
-        self.activate = builder.rectify(functions)
+        looking = config["attributes"] if config["kernel"] == "implicit" else ()
+        self.sees_features = "features" in looking
         invariants = builder.invariants(_INVARIANTS)
-        self.to_invariants = builder.linear(functions, invariants)
+
+        self.patches, around = None, bare
+        if config["patches"] and config["layers"]:
+            self.patches = Patches(builder, bare, config["patches"], width, self.sees_features * features)
+            around, looking = self.patches.out_type, ()
+        self.local: LocalLayers | None = None
+        if config["layers"]:
+            resolution = _DISTANCES if config["absolute"] else _DIRECTIONS
+            sizes = (config["layers"], config["neighbours"], *resolution, width)
+            self.local = LocalLayers(builder, around, *sizes, looking, config["radii"])
+            self.to_summands = builder.linear(self.local.out_type, invariants)
+            self.activate_summands = builder.rectify(invariants)
+            self.norm_sums = FieldBatchNorm(invariants)
+
+        if config["absolute"]:
+            moments = builder.mixture(_LENGTHS * width, 2)
+            kinds, self.activate = builder.lengths(moments)
+        else:
+            kinds = moments = builder.functions(_FUNCTIONS * width)
+            self.activate = builder.rectify(moments)
+        degree = 2 if config["absolute"] else 3
+        self.about_centre = builder.filters(_REACH, 6, degree, self.sees_features * features)
+        self.moments = builder.convolve(bare, moments, self.about_centre)
+        # Few nodes are described by fewer numbers.
+        self.nodes_about_centre = builder.filters(_REACH, 3, 2, 0) if self.patches else self.about_centre
+        self.local_moments = (
+            builder.convolve(self.local.out_type, moments, self.nodes_about_centre) if self.local else None
+        )
+        self.to_invariants = builder.linear(kinds, invariants)
         self.activate_invariants = builder.rectify(invariants)
+
         self.sizes = nn.Sequential(nn.Linear(2, _SIZES), nn.ReLU())
         outputs = config["num_classes"] + config["num_targets"]
-        self.head = nn.Linear(_INVARIANTS + _SIZES, outputs)
+        self.head = nn.Linear(_INVARIANTS * (2 if self.local else 1) + _SIZES, outputs)
 
         self.register_buffer("length", torch.ones(2))
         self.register_buffer("target_mean", torch.zeros(config["num_targets"]))
@@ -130,61 +138,73 @@ class PointNetwork(nn.Module):
         share = present / present.sum(1, keepdim=True)
         offsets = positions - (positions * share[..., None]).sum(1, keepdim=True)
         spread = (offsets.square().sum(-1) * share).sum(1).sqrt().clamp_min(1e-6 * self.length[0])
-        unit = self.length[0].expand(clouds) if self.config["absolute"] else spread
-
         ones = torch.ones(clouds, points, 1, dtype=positions.dtype, device=positions.device)
         bare = ones if features is None else torch.cat([ones, features], dim=2)
-        seen = bare[..., 1:].flatten(0, 1) if self.attributes else None
-        filters = self.about_centre((offsets / unit[:, None, None]).flatten(0, 1), seen)
-        filters = filters * (points * share).flatten()[:, None]
-        to_centre = torch.stack(
-            [
-                torch.arange(clouds * points, device=positions.device),
-                torch.arange(clouds, device=positions.device).repeat_interleave(points),
-            ]
-        )
-        at_centre = {"nodes": clouds, "neighbours": points}
-        functions = self.moments(bare.flatten(0, 1), to_centre, filters, **at_centre)
-        if self.local_moments is not None:
-            surroundings = self._surroundings(positions, present, bare, neighbours)
-            functions = functions + self.local_moments(surroundings, to_centre, filters, **at_centre)
-        functions = self.activate(functions)
-        invariants = self.activate_invariants(self.to_invariants(functions))
+
+        unit = self.length[0].expand(clouds) if self.config["absolute"] else spread
+        offsets = offsets / unit[:, None, None]
+        seen = bare[..., 1:].flatten(0, 1) if self.sees_features else None
+        weights = present / _MIDDLING if self.config["absolute"] else share
+        filters = self.about_centre(offsets.flatten(0, 1), seen) * (points * weights).flatten()[:, None]
+        moments, found = _at_centre(self.moments, bare, filters), []
+        if self.local is not None:
+            nodes, there, around = positions, present, bare
+            if self.patches is not None:
+                chosen, there, around = self.patches(offsets, present, bare)
+                nodes, neighbours = offsets.gather(1, chosen[..., None].expand(-1, -1, 3)), None
+                weights = (there.shape[1] / there.sum(1, keepdim=True) * there).flatten()[:, None]
+                filters = self.nodes_about_centre(nodes.flatten(0, 1)) * weights
+            # What is not there costs nothing.
+            rows = None if counts is None else there.flatten().nonzero()[:, 0]
+            surroundings = self._surroundings(nodes, there, around, neighbours, rows)
+            summands = self.activate_summands(self.to_summands(surroundings))
+            found.append(self.norm_sums(_padded(summands, rows, there).sum(1)))
+            assert self.local_moments is not None
+            moments = moments + _at_centre(self.local_moments, _padded(surroundings, rows, there), filters)
+        found.append(self.activate_invariants(self.to_invariants(self.activate(moments))))
         number = present.sum(1) / _MIDDLING
         sizes = torch.stack([(spread / self.length[0]).log(), number.log()], dim=1)
-        output: Tensor = self.head(torch.cat([invariants, self.sizes(sizes)], dim=1))
+        output: Tensor = self.head(torch.cat([*found, self.sizes(sizes)], dim=1))
         targets = output[:, self.config["num_classes"] :] * self.target_std + self.target_mean
         return torch.cat([output[:, : self.config["num_classes"]], targets], dim=1)
 
-    def _surroundings(self, positions: Tensor, present: Tensor, bare: Tensor, neighbours: Tensor | None) -> Tensor:
-        """Return the features of each point after the local layers, (clouds × points, c), 0 where no point is."""
-        clouds, points = present.shape
+    def _surroundings(
+        self, positions: Tensor, present: Tensor, features: Tensor, neighbours: Tensor | None, rows: Tensor | None
+    ) -> Tensor:
+        """Return the features of each point that is there after the local layers, (points that are there, c)."""
+        assert self.local is not None
         if neighbours is None:
-            neighbours = nearest(positions, present, self.neighbours)
-        neighbours = neighbours.long()
-        first = torch.arange(0, clouds * points, points, device=positions.device)[:, None, None]
-        target = (torch.arange(points, device=positions.device)[None, :, None] + first).expand_as(neighbours)
-        # Edges that are missing keep their place, so that all points have equally many, and weigh nothing.
-        real = (neighbours >= 0) & present[..., None]
-        source = torch.where(real, neighbours + first, target)
-        edges = torch.stack([source.flatten(), target.flatten()])
-        flat = positions.flatten(0, 1)
-        vectors = (flat[edges[0]] - flat[edges[1]]).view(clouds, points, -1, 3)
-        weight = real / real.sum(2, keepdim=True).clamp_min(1)
+            neighbours = nearest(positions, present, self.config["neighbours"])
+        clouds, points = present.shape
+        missing, others = neighbours < 0, neighbours.long().clamp_min(0).flatten(1)
         if self.config["absolute"]:
-            reach = self.length[1].expand(clouds)
+            reach = self.length[1].expand(clouds, points)
         else:
-            furthest = (vectors.square().sum(-1) * real).amax(2).sqrt()
-            reach = (furthest.sum(1) / present.sum(1)).clamp_min(1e-6 * self.length[1])
-        seen = bare[..., 1:].flatten(0, 1)
-        ends = torch.cat([seen[edges[0]], seen[edges[1]]], dim=1) if self.attributes else None
-        assert self.nearby is not None
-        filters = self.nearby((vectors / reach[:, None, None, None]).flatten(0, 2), ends)
-        filters = filters * (neighbours.shape[2] * weight).flatten()[:, None]
-        features = bare.flatten(0, 1)
-        for layer in self.local:
-            features = layer(features, edges, filters, neighbours.shape[2]) * present.flatten()[:, None]
-        return features
+            ends = positions.gather(1, others[..., None].expand(-1, -1, 3)).view(*missing.shape, 3)
+            squares = (ends - positions[:, :, None]).square().sum(-1).masked_fill(missing, 0.0)
+            furthest = (squares.amax(2).sqrt() * present).sum(1) / present.sum(1)
+            reach = furthest.clamp_min(1e-6 * self.length[1])[:, None].expand(clouds, points)
+        number = (present.flatten().cumsum(0) - 1).view(clouds, points)
+        table = number.gather(1, others).view_as(missing).masked_fill(missing, -1)
+        parts = [part.flatten(0, 1) for part in (positions, features, table, reach)]
+        found: Tensor = self.local(*(parts if rows is None else [part[rows] for part in parts]))
+        return found
+
+
+def _at_centre(convolve: PartialPointConv, features: Tensor, filters: Tensor) -> Tensor:
+    """Return what all points of each cloud, with features (clouds, points, c), add up to at its centroid."""
+    clouds, points, _ = features.shape
+    cloud = torch.arange(clouds, device=filters.device).repeat_interleave(points)
+    edges = torch.stack([torch.arange(clouds * points, device=filters.device), cloud])
+    moments: Tensor = convolve(features.flatten(0, 1), edges, filters, nodes=clouds, neighbours=points)
+    return moments
+
+
+def _padded(values: Tensor, rows: Tensor | None, present: Tensor) -> Tensor:
+    """Return values of the points that are there, (…, c), as (clouds, points, c), 0 elsewhere."""
+    if rows is not None:
+        values = values.new_zeros(present.numel(), values.shape[1]).index_copy(0, rows, values)
+    return values.view(*present.shape, -1)
 
 
 def nearest(
@@ -209,8 +229,11 @@ def create_model(
     degree: str = "learned",
     axis: Sequence[float] | None = (0.0, 0.0, 1.0),
     kernel: str = "analytic",
+    attributes: Sequence[str] = ("features",),
+    radii: Sequence[float] = (),
     layers: int = 0,
     neighbours: int = 16,
+    patches: int = 0,
     width: float = 1.0,
     absolute: bool = False,
 ) -> PointNetwork:
@@ -223,18 +246,28 @@ def create_model(
         group: the group, see :func:`~parteq.core.groups.space_group`.
         degree: ``learned``, ``full`` or ``none``.
         axis: of a group about an axis; ``None`` learns it.
-        kernel: ``analytic`` or ``implicit``; the latter looks at features of the points as well.
+        kernel: ``analytic`` or ``implicit``.
+        attributes: what implicit kernels look at beside the relative position: ``features`` of the points, ``bonds``
+            between them (in local layers).
+        radii: the radius of a point by its feature, in the data's unit; points closer than 1.25 times the sum of
+            theirs are bonded.
         layers: local layers.
-        neighbours: nearest neighbours that they see.
+        neighbours: nearest neighbours that they see, the furthest with weight 0.
+        patches: where above 0, local layers work on so many patches of a cloud, instead of all its points.
         width: factor on the number of channels; at equal width every group has about the same number of weights when
             the degree is full.
-        absolute: measure clouds with one length for all, as molecules, rather than each by its own spread.
+        absolute: measure clouds with one length for all, as molecules, rather than each by its own spread, and tell
+            distances rather than directions apart.
 
     Raises:
         ValueError: an unknown group, degree or kernel, an axis without direction, or a number that cannot be meant.
     """
-    if num_classes + num_targets < 1 or min(num_classes, num_targets, in_features, layers) < 0 or neighbours < 1:
-        raise ValueError("a network of points needs classes or targets, and numbers that are not negative")
+    if num_classes + num_targets < 1 or min(num_classes, num_targets, in_features, layers) < 0 or neighbours < 2:
+        raise ValueError("a network of points needs classes or targets, neighbours, and numbers that are not negative")
+    if unknown := set(attributes) - {"features", "bonds"}:
+        raise ValueError(f"unknown attribute {unknown.pop()!r}: use features and bonds")
+    if "bonds" in attributes and len(radii) != in_features:
+        raise ValueError(f"a network of points needs {in_features} radii to know bonds, not {len(radii)}")
     config = {
         "num_classes": num_classes,
         "num_targets": num_targets,
@@ -243,8 +276,11 @@ def create_model(
         "degree": degree,
         "axis": None if axis is None else [float(value) for value in axis],
         "kernel": kernel,
+        "attributes": list(attributes),
+        "radii": list(radii),
         "layers": layers,
         "neighbours": neighbours,
+        "patches": patches,
         "width": width,
         "absolute": absolute,
     }

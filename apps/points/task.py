@@ -143,23 +143,34 @@ def _network(model: nn.Module) -> PointNetwork:
     return inner
 
 
-def augmentation(kind: str) -> Augment | None:
+def augmentation(kind: str, halve: bool = False) -> Augment | None:
     """Turns every cloud of a batch anew: ``none``, about ``z``, or in any way, ``so3``.
+
+    Args:
+        kind: of turns.
+        halve: also leave out half of the points of each cloud, others each time; of clouds without neighbours.
 
     Raises:
         DataError: no such kind.
     """
     if kind not in ("none", "z", "so3"):
         raise DataError(f"rotation {kind}", "is none of none, z and so3")
-    if kind == "none":
+    if kind == "none" and not halve:
         return None
 
-    def turn(batch: Batch, keys: Int[Tensor, " batch"]) -> Batch:
-        positions, *rest = batch
-        rotations = _rotations(kind, uniform(keys, 3)).to(positions)
-        return (positions @ rotations.mT, *rest)
+    def alter(batch: Batch, keys: Int[Tensor, " batch"]) -> Batch:
+        positions, counts, features, neighbours, *rest = batch
+        if halve:
+            chance = uniform(keys, 3 + positions.shape[1])[:, 3:]
+            absent = torch.arange(positions.shape[1], device=keys.device) >= counts[:, None]
+            kept = (chance + absent).argsort(1)[:, : (positions.shape[1] + 1) // 2, None]
+            positions, features = (x.gather(1, kept.expand(-1, -1, x.shape[2])) for x in (positions, features))
+            counts, neighbours = (counts + 1) // 2, neighbours[:, : kept.shape[1]]
+        if kind != "none":
+            positions = positions @ _rotations(kind, uniform(keys, 3)).to(positions).mT
+        return (positions, counts, features, neighbours, *rest)
 
-    return turn
+    return alter
 
 
 def _rotations(kind: str, chance: Float[Tensor, "count 3"]) -> Float[Tensor, "count 3 3"]:
@@ -229,5 +240,5 @@ def evaluate(
     turns = [None] if rotate == "none" else [draw(len(wanted), generator) for _ in range(repeats)]
     found: Sequence[Tensor] = [outputs(model, data, device, turn) for turn in turns]
     if wanted.dim() == 1:
-        return classification_scores([rows.argmax(1).numpy() for rows in found], wanted.numpy())
+        return classification_scores([rows.numpy() for rows in found], wanted.numpy())
     return regression_scores([rows[:, 0].numpy() for rows in found], wanted[:, 0].double().numpy(), factor)

@@ -21,32 +21,39 @@ from parteq.core.subgroups import element_with_matrix
 __all__ = ["tilt_profile"]
 
 _TURNS, _DIRECTIONS = 8, 8
+_SPHERE = 256  # directions of which the peak is one
 
 
 @torch.no_grad()
-def tilt_profile(density: LearnedDensity, tilts_in_degrees: FloatArray) -> FloatArray:
+def tilt_profile(density: LearnedDensity, axis: FloatArray, tilts_in_degrees: FloatArray) -> FloatArray:
     """Return the mean of λ (against uniform) at each tilt, shape (tilts,).
 
     Args:
         density: on SO(3) or O(3), of which the proper rotations are taken.
+        axis: n, a unit vector, see :func:`~parteq.core.measure.measure_axis`.
         tilts_in_degrees: from 0, where λ is largest, to 180.
     """
-    left, _, right = torch.linalg.svd(density.mean_matrix().double())
-    axis, peak = left[:, 0].numpy(), right[0].numpy()
-    group = density.group
+    z = 1 - (2 * np.arange(_SPHERE) + 1) / _SPHERE
+    angle = np.pi * (3 - np.sqrt(5)) * np.arange(_SPHERE)
+    sphere = np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
+    peak = sphere[_means(density, axis, sphere).argmax()]
     across = _perpendicular(peak)
-    other = np.cross(peak, across)
+    around = 2 * np.pi * np.arange(_DIRECTIONS)[:, None] / _DIRECTIONS
+    around = np.cos(around) * across + np.sin(around) * np.cross(peak, across)
+    tilts = np.radians(tilts_in_degrees)[:, None, None]
+    directions = np.cos(tilts) * peak + np.sin(tilts) * around
+    profile: FloatArray = _means(density, axis, directions.reshape(-1, 3)).reshape(-1, _DIRECTIONS).mean(1)
+    return profile
+
+
+def _means(density: LearnedDensity, axis: FloatArray, directions: FloatArray) -> FloatArray:
+    """Return λ(v) at directions (n, 3), shape (n,)."""
     angles = 2 * np.pi * np.arange(_TURNS) / _TURNS
     turns = Rotation.from_rotvec(angles[:, None] * axis).as_matrix()
-    values = []
-    for tilt in np.radians(tilts_in_degrees):
-        elements = []
-        for direction in 2 * np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS:
-            around = np.cos(direction) * across + np.sin(direction) * other
-            carry = _frame(axis) @ _frame(np.cos(tilt) * peak + np.sin(tilt) * around).T
-            elements += [element_with_matrix(group, turn @ carry) for turn in turns]
-        values.append(float(density.density_at(elements).mean()))
-    return np.array(values)
+    rotations = [turn @ _frame(axis) @ _frame(direction).T for direction in directions for turn in turns]
+    values = density.density_at([element_with_matrix(density.group, rotation) for rotation in rotations])
+    means: FloatArray = values.view(-1, _TURNS).mean(1).double().numpy()
+    return means
 
 
 def _perpendicular(direction: FloatArray) -> FloatArray:

@@ -17,7 +17,6 @@ from parteq.core.groups import Element, FloatArray, SymmetryGroup
 __all__ = ["LearnedDensity", "SoftmaxDensity", "SquaredDensity"]
 
 _ROUNDING = 1e-3  # of a singular value near 0, where it has no slope
-_CLEAR = 0.05  # τ, the size from which on a singular value counts as broken symmetry
 
 
 @lru_cache(maxsize=64)
@@ -136,10 +135,10 @@ class LearnedDensity(Density):
         """
         return torch.cat([(block @ block.T).reshape(-1) for block in self.coefficients()])
 
-    def departure(self, smoothness: float = 0.0) -> Tensor:
+    def departure(self, smoothness: float = 0.0, clear: float = 1.0) -> Tensor:
         """Return Σ_ψ (1 + s k) / √c Σ_i φ(σ_i) over all irreps ψ but the trivial one, k the frequency of ψ.
 
-        The σ_i are the singular values of λ̂(ψ), and φ(σ) = log(1 + σ/τ) / log(1 + 1/τ) with τ = 1/20, from 0 to 1 as σ
+        The σ_i are the singular values of λ̂(ψ), and φ(σ) = log(1 + σ/τ) / log(1 + 1/τ) from 0 to 1 as σ
         is. 0 for uniform λ; λ uniform on a subgroup pays 1 / √c for each direction that the subgroup leaves alone and
         the group does not. The slope at 0 keeps a direction exactly symmetric unless breaking it pays (a lasso over
         singular values), so what is kept has the structure of a subgroup. That φ is concave (Candès, Wakin and Boyd,
@@ -149,6 +148,8 @@ class LearnedDensity(Density):
 
         Args:
             smoothness: s, how much dearer high frequencies are.
+            clear: τ, the singular value from which on a direction counts as broken: where it is small, breaking a
+                little costs nearly as much as breaking altogether; where it is large, φ is linear.
         """
         terms = []
         for irrep, block in zip(self.group.irreps(self.band), self.coefficients(), strict=True):
@@ -157,7 +158,7 @@ class LearnedDensity(Density):
                 squares = torch.linalg.eigvalsh(block.mT @ block).clamp_min(0.0)
                 values = (squares + _ROUNDING**2).sqrt() - _ROUNDING
                 weight = (1 + smoothness * self.group.frequency(irrep)) / math.sqrt(irrep.sum_of_squares_constituents)
-                terms.append(weight * torch.log1p(values / _CLEAR).sum() / math.log1p(1 / _CLEAR))
+                terms.append(weight * torch.log1p(values / clear).sum() / math.log1p(1 / clear))
         return torch.stack(terms).sum() if terms else self.weights.new_zeros(())
 
     def misalignment(self) -> Tensor:

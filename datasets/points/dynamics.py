@@ -5,9 +5,9 @@ pulls each towards the plane through the origin normal to the axis a, and gravit
 
     ẍᵢ = s Σⱼ (1 − ℓ / |xⱼ − xᵢ|) (xⱼ − xᵢ) − k (a·xᵢ) a − g a
 
-With k = g = 0 motion commutes with all of O(3); with k > 0 with rotations about a and the mirror of the plane; with
-g > 0 with rotations about a only. Velocity Verlet integrates the motion; it keeps the energy up to the square of its
-step.
+With k = g = 0 motion commutes with all of O(3); with k > 0 with what keeps the plane: turns about a, turning over, and
+their mirrors; with g > 0 with what keeps a: turns about it, and mirrors that contain it. Velocity Verlet integrates the
+motion; it keeps the energy up to the square of its step.
 """
 
 from __future__ import annotations

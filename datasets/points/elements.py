@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["ATOMIC_NUMBERS", "ELEMENTS", "element_features"]
+__all__ = ["ATOMIC_NUMBERS", "COVALENT_RADII_IN_ANGSTROMS", "ELEMENTS", "element_features"]
 
 ELEMENTS = ("H", "C", "N", "O", "F")
 """Their symbols: the names of the features."""
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 """Of the elements."""
+COVALENT_RADII_IN_ANGSTROMS = (0.31, 0.76, 0.71, 0.66, 0.57)
+"""Of the elements in order, for single bonds (Cordero et al., Dalton Trans. 2008, 2832)."""
 
 
 def element_features(numbers: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[np.float32]:

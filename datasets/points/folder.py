@@ -162,6 +162,9 @@ class Drawer:
 
     def _recipe(self, file: CloudFile) -> str:
         path = self._folder.root / file.name
+        # A pipe would be read for ever.
+        if not path.is_file():
+            raise DataError(path, "is not a regular file")
         try:
             digest = hashlib.sha256(repr((file.name, self._points, self._seed)).encode())
             with path.open("rb") as stream:

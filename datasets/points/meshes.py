@@ -99,6 +99,9 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
         if isinstance(loaded, trimesh.Scene):
             loaded = loaded.to_geometry()
         if isinstance(loaded, trimesh.PointCloud):
+            promised = re.search(rb"^element\s+face\s+[1-9]", content.partition(b"end_header")[0], re.MULTILINE)
+            if suffix == ".ply" and promised:
+                raise DataError(path, "is cut off: it lacks the faces that its header says it has")
             return np.asarray(loaded.vertices), None
         if not isinstance(loaded, trimesh.Trimesh):
             raise DataError(path, "holds lines or curves, no surface")

@@ -135,7 +135,7 @@ def farthest_of_clouds(
         count: points wanted; those that a cloud has not are any of it.
     """
     newest = first
-    clouds = torch.arange(len(positions), device=positions.device)
+    clouds = torch.arange(positions.shape[0], device=positions.device)
     # Squared distance of every point to the nearest one taken; padding is never the farthest.
     gaps = torch.where(present, torch.inf, -torch.inf)
     taken = [newest]

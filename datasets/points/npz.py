@@ -41,7 +41,8 @@ def read_npz_clouds(path: str | os.PathLike[str]) -> ArrayClouds:
             if "index" in file.names:
                 index = file.read("index")
                 facts |= {"families": index, "names": [str(number) for number in index.ravel()]}
-            return ArrayClouds(_real(file, "pos"), file.read("n_atoms"), source=file.path, **facts)
+            positions = _real(file, "pos")
+            return ArrayClouds(positions, _read_sizes(file, "n_atoms", positions.size // 3), source=file.path, **facts)
         points, sizes = _read_points(file)
         unit = "mm" if "scale" in file.names else ""
         return ArrayClouds(points, sizes, source=file.path, unit=unit, **facts)
@@ -76,7 +77,7 @@ def _read_points(file: NpzFile) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if len(shape) != (3 if stacked else 2) or shape[-1] != 3:
         wanted = "[N, n, 3]" if stacked else "[sum n, 3], as there is 'n_points'"
         raise DataError(file.path, f"'points' has the shape {list(shape)} instead of {wanted}")
-    sizes = np.full(shape[0], shape[1]) if stacked else _read_sizes(file, shape[0])
+    sizes = np.full(shape[0], shape[1]) if stacked else _read_sizes(file, "n_points", shape[0])
     if header.dtype.kind == "f":
         return file.read("points").reshape(-1, 3), sizes
     if header.dtype != np.int16 or "scale" not in file.names:
@@ -88,9 +89,10 @@ def _read_points(file: NpzFile) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return file.read("points").reshape(-1, 3) * per_point[:, None], sizes
 
 
-def _read_sizes(file: NpzFile, total: int) -> NDArray[np.int64]:
+def _read_sizes(file: NpzFile, name: str, total: int) -> NDArray[np.int64]:
     """Points in each cloud, which have to add up."""
-    sizes = file.read("n_points")
-    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or sizes.astype(np.int64).sum() != total:
-        raise DataError(file.path, f"'n_points' does not tell how {total} points part into clouds")
+    sizes = file.read(name)
+    # As Python's integers, which cannot overflow.
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or sum(sizes.tolist()) != total:
+        raise DataError(file.path, f"{name!r} does not tell how {total} points part into clouds")
     return sizes.astype(np.int64)

@@ -15,6 +15,7 @@ import tyro
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import RunCommand
 from parteq.pipelines.cryoem.options import ParticlesInput
+from parteq.pipelines.cryoem.reliability import read_reliability, report_reliability
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,8 @@ _PART = 4096
 class Estimate(ParticlesInput, RunCommand):
     """Estimate poses and how sure each is; all other columns are kept.
 
-    The result has the column parteqConfidence: how probable it is that the rotation is right to 15°.
+    The result has the column parteqConfidence: how probable it is that the rotation is right to 15°. If the map of the
+    run is not to be trusted, it is scaled down, and there is a warning.
     """
 
     example: ClassVar[str] = "parteq cryoem estimate --run RUN --particles particles.star --out poses.star --refine"
@@ -69,6 +71,9 @@ class Estimate(ParticlesInput, RunCommand):
             volume = self._volume(model)
             with torch.no_grad():
                 found = self._parts(model, volume, samples, device)
+            reliability = read_reliability(self.run_path)
+            if reliability is not None:
+                found["confidence"] *= reliability.factor
             if is_main():
                 estimated = particles.with_poses(
                     found["rotations"].astype(np.float64),
@@ -82,6 +87,7 @@ class Estimate(ParticlesInput, RunCommand):
         return {
             "out": str(self.out),
             "n_particles": len(particles),
+            **report_reliability(reliability),
             "mean_confidence": float(found["confidence"].mean()),
             "particles_per_second": len(particles) / seconds,
             "seconds": seconds,

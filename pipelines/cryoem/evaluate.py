@@ -14,7 +14,9 @@ from parteq.pipelines.command import Command, File
 from parteq.pipelines.files import replacing
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from parteq.datasets.cryoem.particles import Particles
 
@@ -28,7 +30,8 @@ PointGroup = Annotated[str, tyro.conf.arg(metavar="GROUP")]
 class Evaluate(Command):
     """Compare poses with the truth, after aligning frame, hand and origin of the map.
 
-    Rows belong together if their images do; their order does not matter.
+    Rows belong together if their images do; their order does not matter. Where the estimate has parteqConfidence, it is
+    held against the share of rotations that are right to 15°.
     """
 
     example: ClassVar[str] = "parteq cryoem evaluate --estimate poses.star --truth truth.star --json errors.json"
@@ -68,14 +71,22 @@ class Evaluate(Command):
             symmetry=self.symmetry,
             seed=self.seed,
         )
+        confidence = _confidence(estimate, of_estimate)
         if self.out is not None:
             from parteq.pipelines.cryoem.pictures import pose_error_figure
             from parteq.pipelines.figures import png
 
             with replacing(self.out) as temporary:
-                temporary.write_bytes(png(pose_error_figure(errors, true_rotations)))
+                temporary.write_bytes(png(pose_error_figure(errors, true_rotations, confidence)))
+        sure = {}
+        if confidence is not None:
+            from parteq.apps.cryoem.calibration import calibrate
+
+            sure["confidence_mean"] = float(confidence.mean())
+            sure["confidence_calibration_error"] = calibrate(confidence, errors.rotation_in_degrees).error
         return {
             **errors.summary(),
+            **sure,
             **{f"rotation_error_median_{hand}_hand_deg": m for hand, m in errors.rotation_median_by_hand.items()},
             "symmetry": self.symmetry,
             "n_missing": missing,
@@ -90,6 +101,18 @@ def _with_poses(path: Path) -> Particles:
     if not particles.has_poses:
         raise DataError(path, "has no poses")
     return particles
+
+
+def _confidence(estimate: Particles, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """That of some rows, if the file has it."""
+    import pandas as pd
+
+    if "parteqConfidence" not in estimate.table:
+        return None
+    values = pd.to_numeric(estimate.table["parteqConfidence"], errors="coerce").to_numpy(float)[rows]
+    if not ((values >= 0) & (values <= 1 + 1e-5)).all():
+        raise DataError(estimate.source, "has values of parteqConfidence that are not between 0 and 1")
+    return values
 
 
 def match_images(estimate: Particles, truth: Particles) -> pd.DataFrame:

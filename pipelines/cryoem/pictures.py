@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from parteq.apps.cryoem.calibration import calibrate
+from parteq.apps.cryoem.matching import CONFIDENT_DEGREES
 from parteq.apps.cryoem.pose_metrics import PoseErrors
 from parteq.apps.cryoem.resolution import HalfMapResolution, resolution_at
 from parteq.pipelines.figures import FLIPS, GREY, STYLE, TURNS, WIDTH
@@ -19,19 +21,25 @@ _MOST_POINTS = 5000
 _HIGHEST_SHOWN = 30.0  # degrees; on the sphere all errors above have one colour
 
 
-def pose_error_figure(errors: PoseErrors, true_rotations: Float[np.ndarray, "particles 3 3"]) -> Figure:
-    """How errors are distributed, and where on the sphere of view directions they are large.
+def pose_error_figure(
+    errors: PoseErrors,
+    true_rotations: Float[np.ndarray, "particles 3 3"],
+    confidence: Float[np.ndarray, " particles"] | None = None,
+) -> Figure:
+    """How errors are distributed, where on the sphere of view directions they are large, and if confidence is right.
 
     Args:
         errors: of the particles.
         true_rotations: R of each; the view direction is its third row.
+        confidence: in each pose; None leaves it out.
     """
     rotation = errors.rotation_in_degrees
     median = float(np.median(rotation))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-        grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.25))
-        axes: Any = figure.add_subplot(grid[0])
+        rows = 1 if confidence is None else 2
+        figure = Figure(figsize=(WIDTH, 2.9 * rows), layout="constrained")
+        grid = figure.add_gridspec(rows, 2, width_ratios=(1, 1.25))
+        axes: Any = figure.add_subplot(grid[0, 0])
         # Fine where good estimates lie; whoever has none sees a flat line up to 180°.
         edges = np.linspace(0, 180 if median > 30 else max(3.0, 4 * median), 46)
         parts = {
@@ -49,8 +57,33 @@ def pose_error_figure(errors: PoseErrors, true_rotations: Float[np.ndarray, "par
         axes.set_title(title + (f", {beyond:.0%} beyond {edges[-1]:.0f}°" if beyond > 0.005 else ""))
         axes.grid(True)
         axes.legend(fontsize=7.5)
-        _draw_sphere(figure, figure.add_subplot(grid[1], projection="mollweide"), errors, true_rotations)
+        _draw_sphere(figure, figure.add_subplot(grid[0, 1], projection="mollweide"), errors, true_rotations)
+        if confidence is not None:
+            panels = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])
+            _draw_confidence(*panels, confidence, rotation)
     return figure
+
+
+def _draw_confidence(
+    calibration: Any, counts: Any, confidence: Float[np.ndarray, " n"], rotation: Float[np.ndarray, " n"]
+) -> None:
+    """The share of right poses against the confidence in them, and the confidence in right and in wrong ones."""
+    found = calibrate(confidence, rotation)
+    calibration.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1)
+    calibration.vlines(found.confidence, found.right, found.confidence, color=FLIPS, linewidth=1)
+    sizes = 8 + 250 * found.count / found.count.sum()
+    calibration.scatter(found.confidence, found.right, sizes, color=TURNS, alpha=0.8, linewidth=0)
+    within = f"within {CONFIDENT_DEGREES:.0f}°"
+    calibration.set(xlabel="confidence", ylabel=f"share {within}", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    calibration.set_title(f"calibration error {found.error:.3f}")
+    calibration.grid(True)
+    right = rotation < CONFIDENT_DEGREES
+    counts.hist(
+        [confidence[right], confidence[~right]], 20, range=(0, 1), stacked=True, color=(TURNS, FLIPS),
+        label=(f"{within} ({right.mean():.0%})", f"not ({1 - right.mean():.0%})"),
+    )  # fmt: skip
+    counts.set(xlabel="confidence", ylabel="particles")
+    counts.legend(fontsize=7.5)
 
 
 def _draw_sphere(figure: Figure, axes: Any, errors: PoseErrors, true_rotations: Float[np.ndarray, "n 3 3"]) -> None:

@@ -11,11 +11,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from parteq.pipelines.cryoem.pictures import pose_error_figure
-from parteq.pipelines.figures import FLIPS, GREY, STYLE, TURNS, WIDTH, png
+from parteq.pipelines.figures import GREY, STYLE, TURNS, WIDTH, png
 from parteq.pipelines.report import Picture, Section, degree_section, write_report
 
 if TYPE_CHECKING:
-    from parteq.apps.cryoem.diagnosis import Diagnosis
     from parteq.apps.cryoem.inference import PoseInference
     from parteq.apps.cryoem.pose_metrics import PoseErrors
     from parteq.datasets.cryoem.particles import Particles
@@ -31,7 +30,7 @@ def write_training_report(
     rotations: Float[np.ndarray, "n 3 3"],
     confidence: Float[np.ndarray, " n"],
     errors: PoseErrors | None,
-    diagnosis: Diagnosis,
+    finding: str,
     particles: Particles,
 ) -> None:
     """Writes `report.html` and its pictures into the run directory.
@@ -43,7 +42,7 @@ def write_training_report(
         rotations: R of each particle, refined.
         confidence: in each rotation.
         errors: of the rotations, where the truth is known.
-        diagnosis: whether the run is stuck.
+        finding: whether all this is to be trusted.
         particles: that were trained on.
     """
     from parteq.core.measure import measure_degree
@@ -51,7 +50,7 @@ def write_training_report(
     config = model.config
     history = run.history()
     sections = [
-        Section("Is it to be trusted?", finding=diagnosis.sentence()),
+        Section("Is it to be trusted?", finding=finding),
         Section(
             "Training",
             pictures=[
@@ -73,16 +72,19 @@ def write_training_report(
     ]
     if errors is not None:
         summary = errors.summary()
-        figure = png(pose_error_figure(errors, particles.rotations()))
-        calibration = png(_calibration(confidence, errors.rotation_in_degrees))
+        figure = png(pose_error_figure(errors, particles.rotations(), confidence))
         sections.append(
             Section(
                 "Against the truth",
                 "Of the refined poses, after aligning frame, hand and origin of the map. No pose of the file was used.",
                 tables=[[{key.replace("_", " "): value for key, value in list(summary.items())[:6]}]],
                 pictures=[
-                    Picture("errors", figure, "Rotation errors, and where on the sphere of views they are."),
-                    Picture("calibration", calibration, "Is the confidence right? On the dashed line it is."),
+                    Picture(
+                        "errors",
+                        figure,
+                        "Rotation errors, and where on the sphere of views they are. On the dashed line the confidence "
+                        "is right, below it too high.",
+                    )
                 ],
             )
         )
@@ -139,25 +141,4 @@ def _poses(rotations: Float[np.ndarray, "n 3 3"], confidence: Float[np.ndarray, 
         bars = figure.add_subplot(grid[1])
         bars.hist(confidence, bins=20, range=(0, 1), color=TURNS)
         bars.set(xlabel="confidence", ylabel="particles")
-        return figure
-
-
-def _calibration(confidence: Float[np.ndarray, " n"], errors: Float[np.ndarray, " n"]) -> Figure:
-    from parteq.apps.cryoem.matching import CONFIDENT_DEGREES
-
-    right = errors < CONFIDENT_DEGREES
-    edges = np.linspace(0, 1, 11)
-    bins = np.clip(np.digitize(confidence, edges) - 1, 0, 9)
-    filled = [number for number in range(10) if (bins == number).any()]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH / 2, 2.8), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-        axes.scatter(
-            [confidence[bins == number].mean() for number in filled],
-            [right[bins == number].mean() for number in filled],
-            s=[10 + 200 * (bins == number).mean() for number in filled],
-            color=FLIPS,
-        )
-        axes.set(xlabel="confidence", ylabel=f"share within {CONFIDENT_DEGREES:.0f}°", xlim=(0, 1), ylim=(0, 1))
         return figure

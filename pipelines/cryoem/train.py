@@ -16,6 +16,7 @@ import tyro
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Text
 from parteq.pipelines.cryoem.options import ParticlesInput
+from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
 from parteq.pipelines.training import TrainingCommand
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
     from parteq.apps.cryoem.diagnosis import Diagnosis
     from parteq.apps.cryoem.estimation import Poses
+    from parteq.apps.cryoem.halves import Reliability
     from parteq.apps.cryoem.inference import PoseInference
     from parteq.apps.cryoem.samples import ParticleSamples
-    from parteq.core.training import Settings
+    from parteq.core.training import Augment, Settings
     from parteq.datasets.cryoem.particles import Particles
     from parteq.pipelines.run import Run
 
@@ -57,8 +59,8 @@ class TrainPoses(ParticlesInput, TrainingCommand):
     """l2, symmetric or multihead (best of 8 poses)."""
     decoder: Annotated[Literal["voxel", "implicit"], tyro.conf.arg(metavar="KIND")] = "voxel"
     """Volume: voxel or implicit."""
-    augment: Annotated[Literal["none", "d4"], tyro.conf.arg(metavar="NAME")] = "none"
-    """Turn and mirror images at random: none or d4."""
+    augment: Annotated[Literal["auto", "none", "d4", "poses"], tyro.conf.arg(metavar="NAME")] = "auto"
+    """none; d4: turn and mirror; poses: other poses (auto, if supervised)."""
     box: int = 32
     """Pixels that images are reduced to."""
     width: float = 1.0
@@ -79,6 +81,8 @@ class TrainPoses(ParticlesInput, TrainingCommand):
         for name, least in (("box", 8), ("restarts", 0), ("width", 1e-6), ("max_seconds", 1e-6)):
             if not getattr(self, name) >= least:
                 raise DataError("options", f"{name.replace('_', '-')} must be at least {least}")
+        if self.augment == "poses" and self.mode != "supervised":
+            raise DataError("options", "augment poses needs poses that are known: --mode supervised")
         return replace(super().settings(), gradient_clip=math.inf, batch_size=self.batch_size or BATCH)
 
     def run(self) -> dict[str, Any]:
@@ -145,12 +149,16 @@ class TrainPoses(ParticlesInput, TrainingCommand):
 
 @dataclass(frozen=True)
 class _Ending:
-    """What a training leaves: poses, the map in units of the samples, confidence in the poses, and a diagnosis."""
+    """What a training leaves: poses, the map in units of the samples, confidence in the poses, and what to think of it.
+
+    There is no reliability of poses that were known.
+    """
 
     poses: Poses
     volume: Tensor
     confidence: NDArray[np.float32]
     diagnosis: Diagnosis
+    reliability: Reliability | None
 
 
 class _Training:
@@ -189,7 +197,6 @@ class _Training:
 
         import torch
 
-        from parteq.apps.cryoem.augment import quarter_turns_and_mirrors
         from parteq.apps.cryoem.inference import create_model
         from parteq.core.chain import degree_penalty
         from parteq.core.training import fit
@@ -200,10 +207,9 @@ class _Training:
         if done:
             checkpoint = self.run.checkpoint()
             first, state = int(checkpoint.about()["attempt"]), checkpoint.training_state()
-        augment = quarter_turns_and_mirrors(self.samples.disc) if command.augment == "d4" else None
         for attempt in range(first, command.restarts + 1):
             torch.manual_seed(command.seed + attempt)
-            model = create_model(**self.config)
+            model = create_model(**self.config).to(self.device)
             if state is not None:
                 model = cast("PoseInference", self.run.checkpoint().model())
             fit(
@@ -213,7 +219,7 @@ class _Training:
                 replace(self.settings, seed=command.seed + attempt),
                 device=self.device,
                 penalty=partial(degree_penalty, samples=len(self.samples)),
-                augment=augment,
+                augment=self._augment(model),
                 after_epoch=partial(self._after_epoch, model, attempt),
                 state=state,
                 progress=not command.quiet,
@@ -224,6 +230,30 @@ class _Training:
                 break
             log.warning("parteq: attempt %d is stuck: beginning again", attempt + 1)
         return model if command.restarts == 0 else cast("PoseInference", self.run.checkpoint("best").model())
+
+    def _augment(self, model: PoseInference) -> Augment | None:
+        """What alters the images in training; of poses that are known it makes the map first."""
+        from parteq.apps.cryoem.augment import fresh_poses, quarter_turns_and_mirrors
+        from parteq.apps.cryoem.estimation import map_of_poses
+
+        name, supervised = self.command.augment, self.command.mode == "supervised"
+        if name == "d4":
+            return quarter_turns_and_mirrors(self.samples.disc)
+        if name == "poses" or (name == "auto" and supervised):
+            known = self._known()
+            volume = map_of_poses(model, self.data, known, self.device)
+            return fresh_poses(model.disc, volume, known.rotations, known.shifts)
+        return None
+
+    def _known(self) -> Poses:
+        """The poses of the file."""
+        import torch
+
+        from parteq.apps.cryoem.estimation import Poses
+
+        particles = self.samples.particles
+        shifts = torch.from_numpy(particles.shifts_in_angstroms() / self.samples.pixel_size).float()
+        return Poses(torch.from_numpy(particles.rotations()).float(), shifts)
 
     def _seconds(self) -> float:
         return self.before + time.monotonic() - self.began
@@ -264,41 +294,32 @@ class _Training:
     def _diagnosis(self, model: PoseInference) -> Diagnosis:
         """Of a part of the particles."""
         import torch
-        from torch.utils.data import Subset, TensorDataset
 
         from parteq.apps.cryoem.diagnosis import diagnose
+        from parteq.apps.cryoem.passes import some_of
 
-        few = np.linspace(0, len(self.samples) - 1, min(len(self.samples), MEASURED)).astype(int)
-        data = self.data
-        part = (
-            TensorDataset(*(t[few] for t in data.tensors))
-            if isinstance(data, TensorDataset)
-            else Subset(data, few.tolist())
-        )
+        part = some_of(self.data, torch.linspace(0, len(self.samples) - 1, min(len(self.samples), MEASURED)).long())
         with torch.no_grad():
             poses = self._propose(model, part)
             return diagnose(model, model.decoder.volume().cpu(), part, poses, self.device)
 
     def finish(self, model: PoseInference) -> _Ending:
-        """Poses refined with the map they make, how sure they are, and whether the run is stuck."""
+        """Poses refined with the map they make, how sure they are, and whether that is to be trusted."""
         import torch
 
-        from parteq.apps.cryoem.estimation import Poses, map_of_poses, refine_with_map, weigh
+        from parteq.apps.cryoem.estimation import map_of_poses, weigh
+        from parteq.apps.cryoem.halves import refine_until_reliable
 
         model.to(self.device)
         diagnosis = self._diagnosis(model)
         poses = self._propose(model, self.data)
         with torch.no_grad():
             if self.command.mode == "abinitio":
-                poses, volume = refine_with_map(model, self.data, poses, self.device)
-            else:
-                particles = self.samples.particles
-                shifts = particles.shifts_in_angstroms() / self.samples.pixel_size
-                rotations = torch.from_numpy(particles.rotations()).float()
-                known = Poses(rotations, torch.from_numpy(shifts).float(), poses.residuals)
-                volume = map_of_poses(model, self.data, known, self.device)
+                found = refine_until_reliable(model, self.data, poses, self.device, self.command.seed)
+                return _Ending(found.poses, found.volume, found.confidence.numpy(), diagnosis, found.reliability)
+            volume = map_of_poses(model, self.data, self._known(), self.device)
             confidence = weigh(model, volume, self.data, poses, self.device)
-        return _Ending(poses, volume, confidence.numpy(), diagnosis)
+        return _Ending(poses, volume, confidence.numpy(), diagnosis, reliability=None)
 
     def results(self, model: PoseInference, ending: _Ending) -> dict[str, Any]:
         """Writes map, poses and report, and tells what came out."""
@@ -315,6 +336,8 @@ class _Training:
         shifts = poses.shifts.double().numpy() * pixel_size
         estimated = particles.with_poses(rotations, shifts, parteqConfidence=confidence)
         estimated.write(path / "poses.star")
+        if ending.reliability is not None:
+            keep_reliability(path, ending.reliability)
         found: dict[str, Any] = {
             "run": str(path),
             "n_train": len(particles),
@@ -325,6 +348,7 @@ class _Training:
             "self_similarity": diagnosis.similarity,
             "stuck": diagnosis.stuck,
             "diagnosis": diagnosis.sentence(),
+            **report_reliability(ending.reliability),
             "mean_confidence": float(confidence.mean()),
             "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
         }
@@ -335,7 +359,9 @@ class _Training:
             found |= errors.summary()
         elif self.run.history()[-1].get("rotation_error_median_deg") is not None:
             found["rotation_error_median_deg"] = self.run.history()[-1]["rotation_error_median_deg"]
-        write_training_report(self.run, model, in_units, rotations, confidence, errors, diagnosis, particles)
+        findings = [] if ending.reliability is None else [ending.reliability.sentence()]
+        findings.append(diagnosis.sentence())
+        write_training_report(self.run, model, in_units, rotations, confidence, errors, " ".join(findings), particles)
         return found
 
 

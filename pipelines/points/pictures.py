@@ -17,15 +17,15 @@ __all__ = ["against_tilt", "densities_against_tilt"]
 _TILTS = np.linspace(0.0, 180.0, 37)
 
 
-def densities_against_tilt(densities: Sequence[LearnedDensity]) -> Figure:
-    """λ, averaged over turns about the axis it found, against tilt; on the dashed line it is uniform."""
+def densities_against_tilt(densities: Sequence[LearnedDensity], axis: Sequence[float]) -> Figure:
+    """λ, averaged over turns about the axis that was measured, against tilt; on the dashed line it is uniform."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         axes = figure.subplots()
         axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1, label="uniform: full symmetry")
         for number, density in enumerate(densities):
             label = "λ" if len(densities) == 1 else f"λ {number + 1}"
-            axes.plot(_TILTS, tilt_profile(density, _TILTS), label=label)
+            axes.plot(_TILTS, tilt_profile(density, np.array(axis), _TILTS), label=label)
         axes.set(xlabel="tilt (degrees)", ylabel="λ against uniform", xticks=range(0, 181, 30))
         axes.set_ylim(0, None)
         axes.grid(True)

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from parteq.datasets.points.base import PointClouds
     from parteq.pipelines.run import Run
 
-__all__ = ["Train"]
+__all__ = ["CLEAR", "Train"]
 
 # A density has few numbers to learn, and a small set gives few steps.
 _DENSITY_LEARNING_RATE = 15.0
+_LAYERS = {"classify": 1, "regress": 3}
+# Surfaces are seen patch by patch, molecules atom by atom.
+_PATCHES, _NEIGHBOURS = {"classify": 32, "regress": 0}, {"classify": 8, "regress": 16}
+# One density serves all layers, and few of its directions are to be broken, but clearly.
+CLEAR = 0.05
 _LARGEST_WIDTH = 16
 _MOST_POINTS = 65_536
 
@@ -57,7 +62,7 @@ class Train(Clouds, TrainingCommand):
     """implicit, a network of each edge, or analytic."""
     augment_rotation: Annotated[Literal["none", "z", "so3"], tyro.conf.arg(metavar="KIND")] = "none"
     """Turn clouds while training: none, z or so3."""
-    epochs: int = 40
+    epochs: int = 25
     """Passes over the data."""
     batch_size: Number = 48
     """Samples a step."""
@@ -65,15 +70,15 @@ class Train(Clouds, TrainingCommand):
     """Weight decay."""
     points: int = 512
     """Points taken of each cloud."""
-    layers: int = 0
-    """Local layers."""
+    layers: Number = None
+    """Local layers; else 1 for classes, 3 for targets."""
     width: float = 1.0
     """Factor on the number of channels."""
 
     def settings(self) -> Settings:
         """The settings of the training loop; numbers that cannot be meant are refused."""
         for name, least, most in (("points", 2, _MOST_POINTS), ("layers", 0, 16), ("width", 0.05, _LARGEST_WIDTH)):
-            if not least <= getattr(self, name) <= most:
+            if getattr(self, name) is not None and not least <= getattr(self, name) <= most:
                 raise DataError("options", f"{name} must lie between {least} and {most}, not be {getattr(self, name)}")
         if (self.task == "regress") != (self.target is not None):
             raise DataError("options", "--task regress and --target go together")
@@ -82,6 +87,8 @@ class Train(Clouds, TrainingCommand):
 
     def _axis(self) -> list[float] | None:
         """The direction asked for; None to learn it."""
+        from parteq.core.axis import Axis
+
         if self.axis == "learn":
             return None
         try:
@@ -90,6 +97,10 @@ class Train(Clouds, TrainingCommand):
             direction = []
         if len(direction) != 3 or not 0 < sum(part * part for part in direction) < 1e12:
             raise DataError(f"--axis {self.axis}", "is neither three numbers, not all zero, nor learn")
+        try:
+            Axis(direction)
+        except ValueError as error:
+            raise DataError(f"--axis {self.axis}", str(error)) from error
         return direction
 
     def run(self) -> dict[str, Any]:
@@ -102,7 +113,8 @@ class Train(Clouds, TrainingCommand):
         from parteq.core.training import fit
 
         began = time.monotonic()
-        settings, augment = self.settings(), task.augmentation(self.augment_rotation)
+        settings = self.settings()
+        augment = task.augmentation(self.augment_rotation, halve=self.task == "classify")
         with joined(self.torch_device()) as device:
             training, validation = task.open_for_training(self.data, self.val, self.seed)
             validation = task.match(
@@ -111,10 +123,13 @@ class Train(Clouds, TrainingCommand):
             wanted, target = task.answers(training, self.target)
             held_out, _ = task.answers(validation, self.target)
             torch.manual_seed(self.seed)
-            model, state = self._new_model(training, wanted), None
+            model, state = self.new_model(training, wanted), None
             points = min(self.points, int(training.sizes.max()))
             data = task.samples(training, points, model.neighbours, wanted)
-            model.set_lengths(*task.lengths(data))
+            lengths = task.lengths(data)
+            if not min(lengths) > 0:
+                raise DataError(self.data, "has clouds without extent: in most, points coincide")
+            model.set_lengths(*lengths)
             checked = task.samples(validation, points, model.neighbours, held_out)
             run = self.begin({"training": _describe(training), "validation": _describe(validation)})
             if run.epochs():
@@ -144,7 +159,7 @@ class Train(Clouds, TrainingCommand):
                 data,
                 settings,
                 device=device,
-                penalty=partial(degree_penalty, samples=len(training)),
+                penalty=partial(degree_penalty, samples=len(training), clear=CLEAR),
                 augment=augment,
                 after_epoch=after_epoch,
                 state=state,
@@ -162,8 +177,8 @@ class Train(Clouds, TrainingCommand):
             "seconds": time.monotonic() - began,
         }
 
-    def _new_model(self, training: PointClouds, wanted: Tensor) -> PointNetwork:
-        """A network with random weights."""
+    def new_model(self, training: PointClouds, wanted: Tensor) -> PointNetwork:
+        """A network with random weights for these clouds and what is to be said of them, see `task.answers`."""
         from parteq.apps.points.models import create_model
 
         classify = wanted.dim() == 1
@@ -175,7 +190,9 @@ class Train(Clouds, TrainingCommand):
             degree=self.degree,
             axis=self._axis(),
             kernel=self.kernel,
-            layers=self.layers,
+            layers=_LAYERS[self.task] if self.layers is None else self.layers,
+            neighbours=_NEIGHBOURS[self.task],
+            patches=_PATCHES[self.task],
             width=self.width,
             absolute=not classify,
         )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
+from parteq.core import points
 from parteq.core.axis import Axis
 from parteq.core.density import make_density
 from parteq.core.fields import FieldType, regular
@@ -71,12 +72,12 @@ def test_a_learned_density_is_the_integral_over_turned_kernels(name: str, rng: t
     # The kernel behind the projection: what the identity alone leaves of the same weights.
     layer.kernel.density = make_density(group, "none", 2)
     free = layer.kernel().detach()
-    filters, points = RadialHarmonics(**FILTERS), torch.randn(40, 3, generator=rng)
-    inverse = torch.linalg.pinv(filters(points))
+    filters, places = RadialHarmonics(**FILTERS), torch.randn(40, 3, generator=rng)
+    inverse = torch.linalg.pinv(filters(places))
     rho = torch.from_numpy(np.stack([layer.in_type.representation(element) for element in elements]))
     matrices = torch.from_numpy(np.stack([group.matrix(element) for element in elements]))
     # Y(h⁻¹x) = Y(x) T, fitted to values.
-    turns = inverse @ torch.stack([filters(points @ matrix) for matrix in matrices])
+    turns = inverse @ torch.stack([filters(places @ matrix) for matrix in matrices])
     integral = torch.einsum("h,hoi,ijs,hkj,hts->okt", mass, rho, free, rho, turns)
     torch.testing.assert_close(learned, integral, atol=1e-5, rtol=0)
     assert (learned - free).abs().max() > 0.1
@@ -123,6 +124,15 @@ def _vectors(data: Data) -> torch.Tensor:
     return data.pos[source] - data.pos[target]
 
 
+def test_targets_are_computed_block_by_block(rng: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = _layer(space_group("so3"), "learned")
+    positions, edges = _graph(rng, nodes=7, edges=30)
+    features = torch.randn(len(positions), layer.in_type.channels, generator=rng)
+    whole = _apply(layer, features, positions, edges)
+    monkeypatch.setattr(points, "_MOMENTS", 3 * layer.in_type.channels * 18)  # of three targets
+    torch.testing.assert_close(_apply(layer, features, positions, edges), whole)
+
+
 def test_a_target_without_edges_gets_the_bias() -> None:
     layer = _layer(space_group("so3"), "full")
     with torch.no_grad():
@@ -149,10 +159,10 @@ def test_harmonics_are_orthonormal_on_the_sphere_and_vanish_at_the_origin() -> N
     filters = RadialHarmonics(1.0, shells=1, frequency=3)
     nodes, weights = np.polynomial.legendre.leggauss(8)
     angles = 2 * np.pi * np.arange(16) / 16
-    points = [
+    directions = [
         (np.sqrt(1 - z * z) * np.cos(a), np.sqrt(1 - z * z) * np.sin(a), z) for z, a in itertools.product(nodes, angles)
     ]
-    values = filters(torch.tensor(points)).double()
+    values = filters(torch.tensor(directions)).double()
     gram = values.T @ (torch.from_numpy(np.repeat(weights / 32, 16))[:, None] * values)
     scale = gram.diagonal()
     torch.testing.assert_close(gram, torch.diag(scale), atol=1e-10, rtol=0)
@@ -161,9 +171,22 @@ def test_harmonics_are_orthonormal_on_the_sphere_and_vanish_at_the_origin() -> N
         RadialHarmonics(0.0)
 
 
-def test_one_graph_of_torch_compile() -> None:
-    layer = _layer(space_group("so3"), "learned")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_layer_and_filters_are_one_graph_of_torch_compile(backend: str, rng: torch.Generator) -> None:
+    torch.set_default_dtype(torch.float32)
+    torch.compiler.reset()
+    layer, filters = _layer(space_group("so3"), "learned"), RadialHarmonics(**FILTERS)
     edges = torch.stack([torch.tensor([1, 2, 0, 2, 0, 1]), torch.arange(3).repeat_interleave(2)])
-    features, filters = torch.randn(3, layer.in_type.channels), torch.randn(6, 18)
-    explained = torch._dynamo.explain(lambda x, f: layer(x, edges, f, neighbours=2))(features, filters)
-    assert explained.graph_break_count == 0
+    features = torch.randn(3, layer.in_type.channels, generator=rng, dtype=torch.float32)
+    vectors = torch.randn(6, 3, generator=rng, dtype=torch.float32)
+
+    def run(features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        return layer(features, edges, filters(vectors), neighbours=2)
+
+    compiled = torch.compile(run, fullgraph=True, backend=backend)
+    expected, found = run(features, vectors), compiled(features, vectors)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    wanted = torch.autograd.grad(expected.square().sum(), list(layer.parameters()))
+    given = torch.autograd.grad(found.square().sum(), list(layer.parameters()))
+    torch.testing.assert_close(given, wanted, atol=1e-4, rtol=1e-3)

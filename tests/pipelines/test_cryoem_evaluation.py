@@ -112,6 +112,27 @@ def test_rows_are_matched_by_image_and_what_is_missing_is_told(parteq, folder, t
     assert (found["n_particles"], found["n_missing"], found["n_surplus"]) == (100, 20, 0)
 
 
+def test_confidence_is_held_against_errors(parteq, folder, tmp_path):
+    """Three in four are right, and all are said to be so with 0.9; the picture grows by a row."""
+    truth, wrong = open_particles(folder / "truth.star"), np.arange(N) % 4 == 0
+    rotations = truth.rotations()
+    rotations[wrong] = Rotation.from_rotvec([0.5, 0, 0]).as_matrix() @ rotations[wrong]
+    estimate, out = tmp_path / "poses.star", tmp_path / "out.json"
+    truth.with_poses(rotations, np.zeros((N, 2)), parteqConfidence=np.full(N, 0.9)).write(estimate)
+    words = ["--estimate", estimate, "--truth", folder / "truth.star", "--json", out, "--out", tmp_path / "errors.png"]
+    assert parteq("cryoem", "evaluate", *words)[0] == 0
+    found = json.loads(out.read_text())
+    assert found["fraction_below_15deg"] == 0.75
+    assert found["confidence_mean"] == pytest.approx(0.9)
+    assert found["confidence_calibration_error"] == pytest.approx(0.15)
+    with Image.open(tmp_path / "errors.png") as image:
+        assert image.height > 0.7 * image.width
+    truth.with_poses(rotations, np.zeros((N, 2)), parteqConfidence=np.full(N, 90.0)).write(estimate)
+    status, _, complaint = parteq("cryoem", "evaluate", *words)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert "not between 0 and 1" in complaint
+
+
 def test_duplicated_rows_are_matched_one_to_one(parteq, folder, tmp_path):
     truth = open_particles(folder / "truth.star")
     twice = np.r_[np.arange(N), 5, 9]

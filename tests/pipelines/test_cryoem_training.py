@@ -17,9 +17,16 @@ from safetensors.torch import load_file
 from parteq.datasets.cryoem.mrc import read_volume, write_volume
 from parteq.datasets.cryoem.particles import open_particles
 from parteq.pipelines.cli import main
+from parteq.pipelines.cryoem.estimate import Estimate
 from parteq.pipelines.run import Run
 
 SMALL = ["--box", "16", "--width", "0.4", "--batch-size", "32", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch) -> None:
+    """So that small trainings take no time."""
+    monkeypatch.setattr("parteq.apps.cryoem.expectation._ROUNDS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +54,9 @@ def supervised(simulated, tmp_path_factory) -> Path:
 
 def test_a_run_from_images_alone_leaves_map_poses_and_report(parteq, simulated, tmp_path):
     run, found = tmp_path / "run", tmp_path / "found.json"
-    words = ["--particles", simulated / "particles.star", "--out", run, "--epochs", 2, *SMALL, "--json", found]
-    assert parteq("cryoem", "train", *words)[0] == 0
+    words = ["--particles", simulated / "particles.star", "--out", run, "--epochs", 2, *SMALL[:-1], "--json", found]
+    status, _, complaint = parteq("cryoem", "train", *words)
+    assert status == 0
     results = json.loads(found.read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]
@@ -63,6 +71,28 @@ def test_a_run_from_images_alone_leaves_map_poses_and_report(parteq, simulated, 
     assert (run / "report.html").stat().st_size > 10_000
     assert results["n_particles"] == 96
     assert isinstance(results["stuck"], bool)
+    # 96 images and two passes are not enough, and it says so, here and to all who use the map.
+    assert results["reliable"] is False
+    assert "Not reliable: two halves" in complaint
+    assert complaint.count("parteq: ") == 1
+    assert "Not reliable: two halves" in (run / "report.html").read_text()
+    words = [
+        "--run",
+        run,
+        "--particles",
+        simulated / "particles.star",
+        "--out",
+        tmp_path / "poses.star",
+        "--json",
+        found,
+    ]
+    assert "Not reliable" in parteq("cryoem", "estimate", *words)[2]
+    estimated = json.loads(found.read_text())
+    assert estimated["reliable"] is False
+    assert estimated["half_agreement"] == results["half_agreement"]
+    (run / "reliability.json").write_text("{}")
+    status, _, complaint = parteq("cryoem", "estimate", *words)
+    assert (status, complaint.count("\n")) == (2, 1)
 
 
 def test_no_pose_of_the_file_is_used(parteq, simulated, tmp_path):
@@ -95,6 +125,31 @@ def test_estimate_keeps_columns_and_adds_confidence(parteq, simulated, supervise
     assert errors["shift_error_median_angstrom"] < 1
     given = open_particles(simulated / "particles.star")
     assert list(open_particles(out).table.columns)[: len(given.table.columns)] == list(given.table.columns)
+    assert not list(tmp_path.glob(".poses*"))
+
+
+def test_an_interrupted_estimate_goes_on_to_the_same_file(parteq, simulated, supervised, tmp_path, monkeypatch):
+    monkeypatch.setattr("parteq.pipelines.cryoem.estimate._PART", 40)
+    estimate, keep, parts = Estimate._estimate, Estimate._keep, []
+
+    def counted(self, model, volume, data, device):
+        parts.append(len(data))
+        return estimate(self, model, volume, data, device)
+
+    def interrupted(self, samples, found, done):
+        keep(self, samples, found, done)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Estimate, "_estimate", counted)
+    words = ["--run", supervised, "--particles", simulated / "particles.star", "--quiet", "--out"]
+    assert parteq("cryoem", "estimate", *words, tmp_path / "whole.star")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Estimate, "_keep", interrupted)
+        assert parteq("cryoem", "estimate", *words, tmp_path / "poses.star")[0] == 130
+    assert not (tmp_path / "poses.star").exists()
+    assert parteq("cryoem", "estimate", *words, tmp_path / "poses.star", "--resume")[0] == 0
+    assert (tmp_path / "poses.star").read_bytes() == (tmp_path / "whole.star").read_bytes()
+    assert parts == [40, 40, 16, 40, 40, 16]
     assert not list(tmp_path.glob(".poses*"))
 
 
@@ -149,6 +204,7 @@ def test_two_processes_give_what_one_gives(simulated, supervised, tmp_path):
         (["--box", 4], "box must be at least 8"),
         (["--restarts", -1], "restarts must be at least 0"),
         (["--width", 0], "width must be at least"),
+        (["--augment", "poses"], "augment poses needs poses that are known"),
         (["--particles", "missing.star"], "missing.star"),
     ],
 )

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from parteq.apps.points import samples
+from parteq.core.axis import Axis
+from parteq.datasets.points import base
+from parteq.datasets.points.clouds import open_clouds
+from parteq.datasets.points.hdf5 import CloudWriter
 from parteq.pipelines.cli import main
 from parteq.pipelines.run import Run
 
@@ -124,6 +131,7 @@ def test_regression_with_a_learned_axis(parteq, tmp_path):
     ("words", "reason"),
     [
         (["--axis", "0,0"], "neither three numbers"),
+        (["--axis=0,0,-1", "--group", "so2"], "a group about -z is the group about z"),
         (["--task", "regress"], "go together"),
         (["--target", "homo", "--task", "regress"], "no target"),
         (["--points", "1"], "points must lie"),
@@ -138,11 +146,80 @@ def test_options_that_cannot_be_meant_are_refused(parteq, clouds, tmp_path, word
     assert not (tmp_path / "run").exists()
 
 
+def test_a_learned_axis_is_the_one_that_degree_tells(parteq, clouds, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "degree.json"
+    words = ["--data", clouds / "train.npz", "--out", run, "--group", "so2", "--axis", "learn", "--epochs", 2, *SMALL]
+    assert parteq("points", "train", *words)[0] == 0
+    assert parteq("degree", "--run", run, "--json", out, "--quiet")[0] == 0
+    axes = [layer["axis"] for layer in json.loads(out.read_text())["layers"]]
+    (learned,) = (part for part in Run.open(run).checkpoint().model().modules() if isinstance(part, Axis))
+    assert axes == [pytest.approx(learned().tolist())] * len(axes)
+    assert 1e-4 < np.hypot(*axes[0][:2]) < 0.5  # it has left z
+
+
+def test_clouds_in_a_file_are_read_piece_by_piece(parteq, clouds, tmp_path, monkeypatch):
+    """As of a set that would not fit into memory: no more than a cloud, or a block of the fingerprint, at a time."""
+    data = tmp_path / "clouds.h5"
+    stored = open_clouds(str(clouds / "train.npz"))
+    with CloudWriter(data) as writer:
+        for number in range(len(stored)):
+            writer.append(stored.cloud(number)[0])
+        writer.finish(labels=stored.labels, classes=stored.classes, families=stored.families.tolist())
+    monkeypatch.setattr(base, "_BATCH_POINTS", 100)
+    read, counts = h5py.Dataset.__getitem__, []
+
+    def counted(dataset: h5py.Dataset, *where: object) -> object:
+        found = read(dataset, *where)
+        if dataset.name == "/positions":
+            counts.append(len(found))
+        return found
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
+    for name, limit in (("streamed", 0), ("held", 2**30)):
+        monkeypatch.setattr(samples, "_IN_MEMORY_BYTES", limit)
+        words = ["--data", data, "--out", tmp_path / name, "--augment-rotation", "so3", "--epochs", 1, *SMALL]
+        assert parteq("points", "train", *words) == (0, "", "")
+    assert max(counts) <= 100
+    streamed, held = (Run.open(tmp_path / name).history() for name in ("streamed", "held"))
+    assert streamed == held
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"points": np.zeros((8, 24, 3))}, "has clouds without extent"),
+        ({"points": np.ones((192, 3)), "n_points": np.full(8, 2**61)}, "how 192 points part into clouds"),
+        ({"points": np.array([{}] * 8)}, "Python objects, which are never loaded"),
+    ],
+)
+def test_clouds_that_cannot_be_trained_on_are_refused(parteq, tmp_path, arrays, reason):
+    data, run = tmp_path / "x.npz", tmp_path / "run"
+    np.savez(data, label=np.arange(8) % 2, **arrays)
+    status, _, complaint = parteq("points", "train", "--data", data, "--out", run, *SMALL)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert complaint.startswith(f"parteq: {data}: ")
+    assert reason in complaint
+    assert not run.exists()
+
+
+def test_evaluation_knows_the_classes_of_training(parteq, clouds, trained_points, tmp_path):
+    data, out = tmp_path / "x.npz", tmp_path / "scores.json"
+    with np.load(clouds / "test.npz") as arrays:
+        np.savez(data, **{**arrays, "classes": ["flat", "round"]})
+    words = ["points", "evaluate", "--run", trained_points, "--data", data, "--json", out]
+    assert parteq(*words) == (2, "", f"parteq: {data}: has the class 'round'; the model tells apart flat, long\n")
+    assert not out.exists()
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(Run.open(run).checkpoint().path / "model.safetensors")
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(clouds, tmp_path):
     def command(run: str) -> list[str]:
-        options = ["--data", str(clouds / "train.npz"), "--augment-rotation", "so3", "--epochs", "5", *SMALL]
-        return [sys.executable, "-m", "parteq", "points", "train", "--out", str(tmp_path / run), *options]
+        options = ["--data", str(clouds / "train.npz"), "--augment-rotation", "so3", "--layers", "1", "--epochs", "5"]
+        return [sys.executable, "-m", "parteq", "points", "train", "--out", str(tmp_path / run), *options, *SMALL]
 
     subprocess.run(command("whole"), check=True, timeout=300)
     process = subprocess.Popen(command("killed"))
@@ -151,8 +228,34 @@ def test_killed_and_resumed_equals_uninterrupted(clouds, tmp_path):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert Run.open(tmp_path / "killed").epochs()[-1] < 5
     subprocess.run([*command("killed"), "--resume"], check=True, timeout=300)
-    expected, found = (
-        load_file(Run.open(tmp_path / run).checkpoint().path / "model.safetensors") for run in ("whole", "killed")
-    )
+    expected, found = final_weights(tmp_path / "whole"), final_weights(tmp_path / "killed")
+    assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert (tmp_path / "killed" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(clouds, tmp_path):
+    # The bare dashes keep torchrun from taking `--run` for its own `--run-path`.
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "parteq"]
+    starts = {"one": ["-m", "parteq"], "two": launch}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for run, start in starts.items():
+        options = ["--data", str(clouds / "train.npz"), "--augment-rotation", "so3", "--layers", "1", "--epochs", "4"]
+        command = [sys.executable, *start, "points", "train", "--out", str(tmp_path / run), *options, *SMALL]
+        subprocess.run(command, check=True, timeout=300, env=environment)
+    one, two = (Run.open(tmp_path / run).history() for run in starts)
+    assert [record.keys() for record in one] == [record.keys() for record in two]
+    for whole, shared in zip(one, two, strict=True):
+        assert shared == pytest.approx(whole, abs=2e-3)
+    expected, found = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], atol=5e-3, rtol=1e-3)
+    for run, start in starts.items():
+        words = ["points", "evaluate", "--run", str(tmp_path / "two"), "--data", str(clouds / "test.npz")]
+        json_file = ["--json", str(tmp_path / f"{run}.json"), "--rotate", "so3", "--repeats", "2"]
+        subprocess.run([sys.executable, *start, *words, *json_file], check=True, timeout=300, env=environment)
+    scores = [json.loads((tmp_path / f"{run}.json").read_text()) for run in starts]
+    assert scores[0] == pytest.approx(scores[1])

@@ -5,11 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from parteq.apps.cryoem.augment import quarter_turns_and_mirrors
 from parteq.apps.cryoem.disc import Disc
-from parteq.datasets.cryoem.projection import fourier_volume, phase_ramp, project, slices_of_images
-
-from .conftest import angles_in_degrees, blobs, small_model
+from parteq.datasets.cryoem.projection import slices_of_images
 
 
 def smooth(size: int) -> torch.Tensor:
@@ -46,18 +43,3 @@ def test_turned_arrays_are_turned_when_reduced(size):
 def test_boxes_that_cannot_be_are_refused(box, size):
     with pytest.raises(ValueError, match="must be even"):
         Disc(box, size)
-
-
-def test_augmented_particles_are_images_at_the_poses_they_say():
-    volume, disc = blobs(16), Disc(16, 16)
-    model = small_model()
-    rotations = torch.linalg.qr(torch.randn(40, 3, 3))[0]
-    rotations *= torch.linalg.det(rotations)[:, None, None]
-    shifts = torch.rand(40, 2)
-    samples = disc.samples(project(volume, rotations)) * phase_ramp(shifts, disc.frequencies)
-    batch = (samples, torch.ones_like(samples.real), rotations, shifts)
-    turned = quarter_turns_and_mirrors(disc)(batch, torch.randint(2**60, (40,)))
-    predicted = model.predict(fourier_volume(volume / 16), *turned[1:4])
-    assert (predicted - turned[0]).abs().max() < 0.05 * samples.abs().max()
-    moved = angles_in_degrees(turned[2], rotations)
-    assert len(set(moved.round().tolist())) > 2

@@ -80,7 +80,7 @@ def test_search_finds_the_pose_from_nothing_and_refinement_ends_there(particle):
 def test_confidence_is_high_where_images_are_clear_and_low_where_they_are_not(particle):
     matching, given = particle["matching"], (particle["samples"], particle["transfer"])
     poses = particle["rotations"], particle["shifts"]
-    power = float(particle["samples"].abs().square().mean())
+    power = particle["samples"].abs().square().mean().expand(len(particle["disc"]))
     clear = matching.confidence(*given, *poses, noise=0.01 * power)
     unclear = matching.confidence(*given, *poses, noise=100 * power)
     assert clear.mean() > 0.9

@@ -72,11 +72,12 @@ def test_classes_are_matched_by_name() -> None:
 def test_augmentation_turns_each_cloud_by_its_key(kind: str) -> None:
     turn = task.augmentation(kind)
     positions, keys = torch.eye(3).repeat(50, 1, 1), torch.arange(50)
-    turned, labels = turn((positions, keys), keys)
+    rest = (torch.full((50,), 3), torch.zeros(50, 3, 0), torch.zeros(50, 3, 0), keys)
+    turned, *_, labels = turn((positions, *rest), keys)
     assert torch.equal(labels, keys)
     torch.testing.assert_close(turned @ turned.mT, positions, atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.linalg.det(turned), torch.ones(50))
-    torch.testing.assert_close(turn((positions[7:8], keys), keys[7:8])[0], turned[7:8])
+    torch.testing.assert_close(turn((positions[7:8], *(part[7:8] for part in rest)), keys[7:8])[0], turned[7:8])
     assert (turned[:, 2, 2] > 0.99).all() == (kind == "z")
     assert turned.mean(0).diagonal()[:2].abs().max() < 0.4
     assert task.augmentation("none") is None
@@ -84,9 +85,33 @@ def test_augmentation_turns_each_cloud_by_its_key(kind: str) -> None:
         task.augmentation("y")
 
 
+def test_half_of_the_points_of_each_cloud_are_left_out() -> None:
+    positions = torch.randn(4, 9, 3)
+    counts = torch.tensor([9, 8, 3, 1])
+    features = positions[..., :1].clone()
+    positions[torch.arange(9) >= counts[:, None]] = torch.nan
+    batch = (positions, counts, features, torch.zeros(4, 9, 0), torch.arange(4))
+    alter = task.augmentation("none", halve=True)
+    kept, left, bearing, *_ = alter(batch, torch.arange(4))
+    assert left.tolist() == [5, 4, 2, 1]
+    assert kept.shape == (4, 5, 3)
+    for cloud, count in enumerate(left.tolist()):
+        assert torch.isfinite(kept[cloud, :count]).all()
+        assert torch.equal(kept[cloud, :count, 0], bearing[cloud, :count, 0])
+        assert len(kept[cloud, :count].unique(dim=0)) == count
+    assert not torch.equal(alter(batch, torch.arange(4, 8))[0][0], kept[0])
+
+
 def test_scores_over_turns() -> None:
     labels = np.array([0, 0, 0, 1])
-    scores = classification_scores([np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])], labels)
+    logits = [np.array([[2.0, 1], [2, 0], [2, 0], [2, 0.5]]), np.array([[2.0, 1], [2, 0], [2, 0], [2, 3]])]
+    scores = classification_scores(logits, labels)
+    area = scores.pop("auc")
     assert scores == {"n": 4, "accuracy": 0.875, "class_accuracy": 0.75, "accuracy_std": 0.125}
+    assert area == pytest.approx((2 / 3 + 1) / 2)
+    # Of three classes each against the rest, whether or not all of them occur.
+    assert classification_scores([np.eye(3)[[0, 1, 2, 0]]], np.array([0, 1, 2, 0]))["auc"] == 1
+    assert classification_scores([np.eye(3)[[0, 2, 2, 0]]], np.array([0, 0, 2, 2]))["auc"] == pytest.approx(0.5)
+    assert classification_scores([np.zeros((2, 2))], np.array([1, 1]))["auc"] is None
     errors = regression_scores([np.array([1.0, 3.0])], np.array([1.0, 2.0]), 10.0)
     assert errors == {"n": 2, "mae": 5.0, "mae_std": 0.0, "mae_of_mean": 5.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +67,13 @@ def test_bad_files_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture
     make(tmp_path, "a/2.off", text="OFF\n0 0 0\n")
     with caplog.at_level(logging.WARNING):
         assert read_folder(tmp_path, "train", points=5, seed=0).names == ("a/1.off", "b/1.off")
+        # A pipe without a writer would be waited for.
+        os.mkfifo(tmp_path / "a/3.off")
+        assert read_folder(tmp_path, "train", points=5, seed=0).names == ("a/1.off", "b/1.off")
     assert f"skipped {tmp_path / 'a/2.off'}: is empty" in caplog.text
+    assert f"skipped {tmp_path / 'a/3.off'}: is not a regular file" in caplog.text
     make(tmp_path, "a/1.off", "b/1.off", text="no mesh")
-    with pytest.raises(DataError, match="none of 3 files can be used"):
+    with pytest.raises(DataError, match="none of 4 files can be used"):
         read_folder(tmp_path, "train", points=5, seed=0)
 
 

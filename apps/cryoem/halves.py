@@ -1,0 +1,155 @@
+"""How far poses may be trusted: are they found again, by each half of the particles for itself?
+
+A map that is wrong explains its images well enough to be sure of their poses: posteriors are given the map. So the
+particles are split; in each half nine poses in ten are forgotten, and what is left finds map and poses anew by
+expectation-maximisation. A map that the images enforce comes back from so little, and comes back the same in both
+halves; one that was settled in by accident does not. Then each particle is looked up in both maps. Its two poses agree
+if the turn between them leaves the map as much like itself as turns by 15° do: a small turn, or one that takes a
+symmetric particle to a copy. Of a right map the share of particles whose poses agree, the *agreement*, is at least what
+the confidence in the poses promises, so that
+
+    factor = agreement / mean confidence,        at most 1,
+
+is what the confidence is to be multiplied with, and where it is small nothing is to be trusted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from parteq.apps.cryoem.diagnosis import correlations_after_turns
+from parteq.apps.cryoem.estimation import Poses, map_of_poses, refine, refine_with_map, weigh
+from parteq.apps.cryoem.expectation import expectation_maximisation
+from parteq.apps.cryoem.frames import turned_by_vector
+from parteq.apps.cryoem.inference import PoseInference
+from parteq.apps.cryoem.matching import CONFIDENT_DEGREES, rotation_grid
+from parteq.apps.cryoem.passes import Data, some_of
+from parteq.apps.cryoem.pose_metrics import pose_errors
+
+__all__ = ["Found", "Reliability", "half_agreement", "refine_until_reliable"]
+
+_RELIABLE_FROM = 0.6
+_STARTS = 3
+_KEPT = 0.1
+_MOST = 4000  # particles of both halves
+_MEASURED = 500
+_EVERY = 50  # of the rotations of the grid, one of which the axis of a small turn is taken
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far to trust poses, and others found with the same map.
+
+    Attributes:
+        agreement: see `half_agreement`.
+        confidence: the mean of what was given the map.
+    """
+
+    agreement: float
+    confidence: float
+
+    @property
+    def factor(self) -> float:
+        """What the confidence is to be multiplied with."""
+        return min(1.0, self.agreement / self.confidence) if self.confidence > 0 else 0.0
+
+    @property
+    def reliable(self) -> bool:
+        """Whether halves agree on most of the poses that there is confidence in."""
+        return self.factor >= _RELIABLE_FROM
+
+    def sentence(self) -> str:
+        """In words."""
+        found = f"two halves of the particles, each for itself, find the same pose for {self.agreement:.0%} of them"
+        if self.reliable:
+            return f"{found[0].upper()}{found[1:]}."
+        return f"Not reliable: {found} only. The map may be wrong; try another --seed, or more particles."
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is found of all particles together.
+
+    Attributes:
+        poses: refined.
+        volume: the map that they make, in units of the samples.
+        confidence: in each pose, scaled by the reliability, [N].
+        reliability: of poses and map.
+    """
+
+    poses: Poses
+    volume: Float[Tensor, "box box box"]
+    confidence: Float[Tensor, " n"]
+    reliability: Reliability
+
+
+def refine_until_reliable(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int) -> Found:
+    """Poses refined with their map; not being reliable, they are begun again by chance, twice at most.
+
+    Args:
+        model: for its disc.
+        data: the particles.
+        poses: to begin with.
+        device: where to compute.
+        seed: of what is left to chance.
+
+    Returns:
+        Of what was found that of the greatest agreement.
+    """
+    best = _refined(model, data, poses, device, seed)
+    for start in range(1, _STARTS):
+        if best.reliability.reliable:
+            break
+        by_chance = _forgotten(poses, torch.Generator().manual_seed(seed + start), kept=0)
+        other = _refined(model, data, by_chance, device, seed)
+        best = max(best, other, key=lambda found: found.reliability.agreement)
+    return best
+
+
+def _refined(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int) -> Found:
+    refined, volume = refine_with_map(model, data, poses, device)
+    confidence = weigh(model, volume, data, refined, device)
+    reliability = Reliability(half_agreement(model, data, refined, device, seed), float(confidence.mean()))
+    return Found(refined, volume, confidence * reliability.factor, reliability)
+
+
+def half_agreement(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int = 0) -> float:
+    """The share of particles to which the maps of two halves, found apart, give the same pose.
+
+    Args:
+        model: for its disc.
+        data: the particles.
+        poses: found for them.
+        device: where to compute.
+        seed: of the halves, and of what is forgotten.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(poses.rotations), generator=generator)[:_MOST]
+    measured = order[:_MEASURED]
+    unknown = _forgotten(poses.subset(measured), generator, kept=0)
+    found = []
+    for half in (order[::2], order[1::2]):
+        part, known = some_of(data, half), poses.subset(half)
+        first = map_of_poses(model, part, _forgotten(known, generator, _KEPT), device)
+        again = Poses(*expectation_maximisation(model.disc, first, part, known.shifts, device))
+        volume = map_of_poses(model, part, again, device)
+        there = refine(model, volume, some_of(data, measured), unknown, device, everywhere=True)
+        found.append(there.rotations.double().numpy())
+    one, other = found
+    turns = pose_errors(one, other).alignment.rotations_in_true_frame(one).swapaxes(1, 2) @ other
+    alike = correlations_after_turns(volume, torch.from_numpy(turns).float())
+    small = turned_by_vector(torch.eye(3), math.radians(CONFIDENT_DEGREES) * rotation_grid()[::_EVERY, 0])
+    return float((alike > correlations_after_turns(volume, small).mean()).float().mean())
+
+
+def _forgotten(poses: Poses, generator: torch.Generator, kept: float) -> Poses:
+    """Poses of which all but a share have a rotation by chance."""
+    grid, count = rotation_grid(), len(poses.rotations)
+    chance = grid[torch.randint(len(grid), (count,), generator=generator)]
+    known = torch.rand(count, generator=generator) < kept
+    return Poses(torch.where(known[:, None, None], poses.rotations, chance), poses.shifts)

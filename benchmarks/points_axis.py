@@ -1,0 +1,267 @@
+"""Parts whose normal is known: is the axis found, and what does a learned degree cost or gain in accuracy?
+
+    python benchmarks/points_axis.py --json axis.json [--seeds 3] [--regimes normal every] [--methods learned so3 …]
+
+28 classes of electronic parts (`kicad_parts.npz`), split by family, each part turned once: about the normal of the
+board (``normal``), so and then all tilted by one rotation (``tilted``), in every way (``every``), or not at all
+(``upright``). Networks as `parteq points train` makes them, with a learned degree from SO(3), and kept at all of SO(3),
+at SO(2) about the true axis, and at none; each also with turns drawn anew in every pass, as the parts are turned
+(``augmented``). Two others of about as many weights as the learned network, of layers of PyG, always augmented, with
+the processor time that the learned network took: PointNet++ (PointNetConv on 32 and 8 farthest points) and DGCNN
+(EdgeConv on the 8 nearest neighbours, of points and then of features). All leave out half of the points, others in
+each pass.
+
+Accuracy is on held-out families, in the last epoch; nothing is chosen by it. ``off`` is the angle between the axis that
+`parteq degree` tells and the true one, ``σ`` the singular values of ∫ λ(g) g dg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+from torch_geometric.nn import MLP, EdgeConv, PointNetConv
+from torch_geometric.utils import scatter
+
+from parteq.apps.points import task
+from parteq.core.chain import degree_penalty
+from parteq.core.measure import measure_degree, nearest_subgroup
+from parteq.core.training import Augment, Batch, fit
+from parteq.datasets.points.base import PointClouds
+from parteq.datasets.points.neighbours import farthest_of_clouds
+from parteq.pipelines.points.train import CLEAR, Train
+
+REGIMES = ("normal", "tilted", "every", "upright")
+TILT = roma.rotvec_to_rotmat(torch.tensor([0.9, -1.3, 0.4]))
+
+
+class PointNetPlusPlus(nn.Module):
+    """Two levels of PointNetConv on farthest points, then the maximum over what is left."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        widths = ((3, 64, 128), (131, 256, 512))
+        self.levels = nn.ModuleList(PointNetConv(MLP(list(w)), add_self_loops=False) for w in widths)
+        self.summarise = MLP([515, 512])
+        self.classify = MLP([512, 256, classes], dropout=0.3)
+
+    def forward(self, positions: Tensor, *_: Tensor) -> Tensor:
+        features = None
+        for level, (nodes, neighbours) in zip(self.levels, ((32, 16), (8, 16)), strict=True):
+            clouds, points, _ = positions.shape
+            everywhere = torch.ones(clouds, points, dtype=torch.bool)
+            chosen = farthest_of_clouds(positions, everywhere, torch.zeros(clouds, dtype=torch.long), nodes)
+            centres = positions.gather(1, chosen[..., None].expand(-1, -1, 3))
+            edges = _edges(_nearest(centres, positions, neighbours), points)
+            ends = positions.flatten(0, 1), centres.flatten(0, 1)
+            features, positions = level((features, None), ends, edges), centres
+        summary = self.summarise(torch.cat([features, positions.flatten(0, 1)], dim=1))
+        return self.classify(summary.view(len(positions), -1, summary.shape[1]).amax(1))
+
+
+class DGCNN(nn.Module):
+    """Three EdgeConvs on graphs of nearest neighbours, each in the features of the one before."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        widths = ((3, 64), (64, 64), (64, 64))
+        self.layers = nn.ModuleList(EdgeConv(MLP([2 * i, o, o]), aggr="max") for i, o in widths)
+        self.summarise = MLP([192, 512])
+        self.classify = MLP([1024, 384, classes], dropout=0.3)
+
+    def forward(self, positions: Tensor, *_: Tensor) -> Tensor:
+        clouds, points, _ = positions.shape
+        features, found = positions.flatten(0, 1), []
+        for layer in self.layers:
+            dense = features.view(clouds, points, -1)
+            features = layer(features, _edges(_nearest(dense, dense, 8), points))
+            found.append(features)
+        summary = self.summarise(torch.cat(found, dim=1)).view(clouds, points, -1)
+        return self.classify(torch.cat([summary.amax(1), summary.mean(1)], dim=1))
+
+
+class Scaled(nn.Module):
+    """Puts clouds about their centroid, in units of their spread, and tells the spread at the end."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.head = nn.Sequential(nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 28))
+
+    def forward(self, positions: Tensor, *_: Tensor) -> Tensor:
+        positions = positions - positions.mean(1, keepdim=True)
+        spread = positions.square().sum(-1).mean(1).sqrt()
+        logits: Tensor = self.network(positions / spread[:, None, None]) + self.head(spread.log()[:, None])
+        return logits
+
+
+BASELINES: dict[str, Callable[[int], nn.Module]] = {"pointnet++": PointNetPlusPlus, "dgcnn": DGCNN}
+METHODS = ("learned", "so3", "so2", "none", *BASELINES)
+
+
+def _nearest(centres: Tensor, points: Tensor, count: int) -> Tensor:
+    with torch.no_grad():
+        return torch.cdist(centres, points).topk(count, largest=False).indices
+
+
+def _edges(found: Tensor, points: Tensor | int) -> Tensor:
+    clouds, nodes, count = found.shape
+    sources = found + points * torch.arange(clouds)[:, None, None]
+    return torch.stack([sources.flatten(), torch.arange(clouds * nodes).repeat_interleave(count)])
+
+
+def parts(regime: str, seed: int) -> tuple[PointClouds, TensorDataset, TensorDataset, Tensor]:
+    """Return the parts to train on, the same turned, held-out ones turned, and the axis."""
+    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    axis = torch.tensor([0.0, 0.0, 1.0])
+    turned, generator = [], torch.Generator().manual_seed(1000 + seed)
+    opened = task.open_for_training(str(folder / "kicad_parts.npz"), None, seed)
+    for clouds in opened:
+        positions, *rest = task.samples(clouds, 512, 0, task.answers(clouds, None)[0]).tensors  # type: ignore[attr-defined]
+        if regime == "every":
+            turns = roma.random_rotmat(len(positions), generator=generator)
+        elif regime == "upright":
+            turns = torch.eye(3).expand(len(positions), 3, 3)
+        else:
+            angles = 2 * torch.pi * torch.rand(len(positions), 1, generator=generator)
+            turns = roma.rotvec_to_rotmat(angles * axis)
+            turns = TILT @ turns if regime == "tilted" else turns
+        turned.append(TensorDataset(positions @ turns.mT, *rest))
+    return opened[0], *turned, TILT @ axis if regime == "tilted" else axis
+
+
+def augmentation(regime: str, augmented: bool) -> Augment | None:
+    """Return the turns of a regime, drawn anew, if wanted, and half of the points."""
+    kind = {"normal": "z", "tilted": "z", "every": "so3", "upright": "none"}[regime] if augmented else "none"
+    alter = task.augmentation(kind, halve=True)
+    if regime != "tilted" or alter is None:
+        return alter
+
+    def tilted(batch: Batch, keys: Tensor) -> Batch:
+        positions, *rest = alter((batch[0] @ TILT, *batch[1:]), keys)
+        return (positions @ TILT.mT, *rest)
+
+    return tilted
+
+
+def run(regime: str, method: str, augmented: bool, seed: int, epochs: int, budget: float) -> dict[str, Any]:
+    """Train one network and judge it; those of PyG for so many seconds of processor time."""
+    clouds, training, held_out, axis = parts(regime, seed)
+    group, degree = ("so3", "learned") if method == "learned" else (method, "full")
+    wanted = {"data": "", "out": Path(), "seed": seed}
+    torch.manual_seed(seed)
+    if method in BASELINES:
+        model: nn.Module = Scaled(BASELINES[method](28))
+    else:
+        command = Train(**wanted, group=group, degree=degree, axis=",".join(f"{x:.9f}" for x in axis.tolist()))
+        model = command.new_model(clouds, training.tensors[-1])
+        model.set_lengths(*task.lengths(training))
+    penalty = partial(degree_penalty, samples=len(training), clear=CLEAR)
+    learn = partial(fit, loss=_loss, data=training, penalty=penalty, progress=False)
+    alter = augmentation(regime, augmented)
+    if method in BASELINES:
+        start = time.process_time()
+        learn(copy.deepcopy(model), settings=Train(**wanted, epochs=1).settings(), augment=alter)
+        epochs = max(1, round(budget / (time.process_time() - start)))
+    settings = Train(**wanted, epochs=epochs).settings()
+    start = time.process_time()
+    learn(model, settings=settings, augment=alter)
+    seconds = time.process_time() - start
+    model.eval()
+    with torch.inference_mode():
+        found = torch.cat([model(part) for part in held_out.tensors[0].split(96)]).argmax(1)
+    right = (found == held_out.tensors[-1]).double()
+    classes = held_out.tensors[-1]
+    row: dict[str, Any] = {
+        "regime": regime,
+        "method": method,
+        "augmented": augmented,
+        "seed": seed,
+        "accuracy": float(right.mean()),
+        "class_accuracy": float(scatter(right, classes, reduce="mean")[classes.unique()].mean()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "epochs": epochs,
+        "processor_seconds": seconds,
+    }
+    if method == "learned":
+        layers = measure_degree(model)
+        found_axis = torch.tensor(layers[0].axis)
+        row |= {
+            "singular_values": layers[0].singular_values,
+            "axis_off_deg": float(np.degrees(np.arccos(min(1.0, abs(float(found_axis @ axis)))))),
+            "nearest_subgroup": nearest_subgroup([layer.broken_under for layer in layers]),
+        }
+    return row
+
+
+def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[-1])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows of the seeds side by side."""
+    lines = []
+    for key in dict.fromkeys((row["regime"], row["method"], row["augmented"]) for row in rows):
+        group = [row for row in rows if (row["regime"], row["method"], row["augmented"]) == key]
+        rates = [row["accuracy"] for row in group]
+        spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
+        seconds = statistics.mean(row["processor_seconds"] for row in group)
+        line = f"{key[0]:8} {key[1]:10} {'augmented' if key[2] else '':9} {statistics.mean(rates):.3f} ± {spread:.3f} "
+        line += f"({len(rates)})  {group[0]['parameters']:7} weights  {seconds:4.0f} s"
+        if key[1] == "learned":
+            values = ["/".join(f"{value:.3f}" for value in row["singular_values"]) for row in group]
+            off = ", ".join(f"{row['axis_off_deg']:.1f}°" for row in group)
+            line += f"  σ {', '.join(values)}  off {off}  {', '.join(row['nearest_subgroup'] for row in group)}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is not in the file yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on from it")
+    parser.add_argument("--regimes", nargs="+", default=["normal", "every"], choices=REGIMES)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--augmented", nargs="+", type=int, default=[0, 1], choices=[0, 1], help="of our networks")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=Train.epochs)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
+    for seed in range(options.seeds):
+        for regime in options.regimes:
+            for method in options.methods:
+                for augmented in options.augmented:
+                    wanted = {"regime": regime, "method": method, "augmented": bool(augmented), "seed": seed}
+                    if any(wanted.items() <= row.items() for row in rows):
+                        continue
+                    if method in BASELINES and not augmented and regime != "upright":
+                        continue
+                    took = [r["processor_seconds"] for r in rows if (r["regime"], r["method"]) == (regime, "learned")]
+                    budget = statistics.mean(took) if took else 0.0
+                    rows.append(run(regime, method, bool(augmented), seed, options.epochs, budget))
+                    print(json.dumps(rows[-1]), flush=True)
+                    if options.json:
+                        options.json.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        main()
