@@ -68,7 +68,8 @@ class ImplicitFilters(EdgeFilters):
         invariant = group.irreps(0)[0]
         irreps = (*bank.irreps, *[invariant] * attributes)
         type = FieldType(Representation("edge", group, irreps, np.eye(sum(irrep.size for irrep in irreps))), 1)
-        self.out_type = FieldType(direct_sum(group, dict.fromkeys(group.irreps(frequency), 1)), fields)
+        # Of those that harmonics have: without products of features no others come up where the symmetry is full.
+        self.out_type = FieldType(direct_sum(group, dict.fromkeys(bank.irreps, 1)), fields)
         self.layers, self.nonlinearities = nn.ModuleList(), nn.ModuleList()
         for _ in range(hidden):
             gate = _nonlinearity(self.out_type)

@@ -38,6 +38,7 @@ __all__ = [
     "FLOOR",
     "SHARE",
     "TOLERANCE",
+    "TOLERANCE_IN_SPACE",
     "LayerDegree",
     "broken_energy",
     "candidate_subgroups",
@@ -56,8 +57,9 @@ FLOOR = 0.005
 SHARE = 0.25
 """Share of the broken energy that a subgroup may leave unexplained and still count as what was kept."""
 
-TOLERANCE = 0.04
-"""Broken energy up to which a layer counts as whole if no subgroup explains what was broken: noise, not a finding."""
+TOLERANCE, TOLERANCE_IN_SPACE = 0.02, 0.04
+"""Broken energy up to which a layer counts as whole if no subgroup explains what was broken: noise, not a finding.
+Densities on SO(3) and O(3) have more directions for it."""
 
 Triple = tuple[Irrep, Irrep, Irrep]
 Gram = dict[Triple, FloatArray]
@@ -183,7 +185,7 @@ def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
     exactly. What noise breaks has no structure. So with the energies of all layers added up, a group is kept if no
     layer breaks more than ``FLOOR`` of it; else the largest smaller one that leaves at most ``SHARE`` of the broken
     energy unexplained, of which the same is asked; and so on until none explains what is left. Where already the whole
-    group is left by none, it is kept up to ``TOLERANCE``; beyond that only the identity is.
+    group is left by none, it is kept up to ``TOLERANCE`` (``TOLERANCE_IN_SPACE``); beyond that only the identity is.
 
     Args:
         broken_under: for each layer the broken energy by subgroup, largest subgroup (the whole group) first, the
@@ -196,7 +198,8 @@ def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
     while smaller and worst[kept] > FLOOR:
         explaining = [name for name in smaller[:-1] if total[name] <= SHARE * total[kept]]
         if not explaining:
-            return smaller[-1] if kept == whole and worst[whole] > TOLERANCE else kept
+            tolerance = TOLERANCE_IN_SPACE if whole in ("SO(3)", "O(3)") else TOLERANCE
+            return smaller[-1] if kept == whole and worst[whole] > tolerance else kept
         # Of subgroups that differ only in where their mirrors are, the one that leaves least unexplained.
         kind = explaining[0].split(" (")[0]
         kept = min((name for name in explaining if name.split(" (")[0] == kind), key=lambda name: total[name])

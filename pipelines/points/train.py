@@ -30,7 +30,7 @@ __all__ = ["CLEAR", "Train"]
 _DENSITY_LEARNING_RATE = 15.0
 _LAYERS = {"classify": 1, "regress": 3}
 # Surfaces are seen patch by patch, molecules atom by atom.
-_PATCHES, _NEIGHBOURS = {"classify": 32, "regress": 0}, {"classify": 8, "regress": 16}
+_PATCHES, _NEIGHBOURS = {"classify": 32, "regress": 0}, {"classify": 8, "regress": 12}
 # One density serves all layers, and few of its directions are to be broken, but clearly.
 CLEAR = 0.05
 _LARGEST_WIDTH = 16
@@ -180,8 +180,10 @@ class Train(Clouds, TrainingCommand):
     def new_model(self, training: PointClouds, wanted: Tensor) -> PointNetwork:
         """A network with random weights for these clouds and what is to be said of them, see `task.answers`."""
         from parteq.apps.points.models import create_model
+        from parteq.datasets.points.elements import COVALENT_RADII_IN_ANGSTROMS, ELEMENTS
 
         classify = wanted.dim() == 1
+        atoms = not classify and tuple(training.feature_names) == tuple(ELEMENTS)
         model = create_model(
             num_classes=len(training.classes) if classify else 0,
             num_targets=0 if classify else 1,
@@ -193,6 +195,8 @@ class Train(Clouds, TrainingCommand):
             layers=_LAYERS[self.task] if self.layers is None else self.layers,
             neighbours=_NEIGHBOURS[self.task],
             patches=_PATCHES[self.task],
+            attributes=("features", "bonds") if atoms else ("features",),
+            radii=COVALENT_RADII_IN_ANGSTROMS if atoms else (),
             width=self.width,
             absolute=not classify,
         )
