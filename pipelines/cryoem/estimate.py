@@ -35,8 +35,7 @@ _PART = 4096
 class Estimate(ParticlesInput, RunCommand):
     """Estimate poses and how sure each is; all other columns are kept.
 
-    The result has the column parteqConfidence: how probable it is that the rotation is right to 15°. If the map of the
-    run is not to be trusted, it is scaled down, and there is a warning.
+    parteqConfidence tells how probable a rotation is right to 15°; doubts of the map scale it down.
     """
 
     example: ClassVar[str] = "parteq cryoem estimate --run RUN --particles particles.star --out poses.star --refine"

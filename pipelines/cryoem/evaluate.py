@@ -30,8 +30,7 @@ PointGroup = Annotated[str, tyro.conf.arg(metavar="GROUP")]
 class Evaluate(Command):
     """Compare poses with the truth, after aligning frame, hand and origin of the map.
 
-    Rows belong together if their images do; their order does not matter. Where the estimate has parteqConfidence, it is
-    held against the share of rotations that are right to 15°.
+    Rows belong together if their images do. parteqConfidence is held against what is right to 15°.
     """
 
     example: ClassVar[str] = "parteq cryoem evaluate --estimate poses.star --truth truth.star --json errors.json"

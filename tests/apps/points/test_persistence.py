@@ -81,7 +81,7 @@ def test_rotations_reflections_shifts_and_order_do_not_matter() -> None:
     layer = LocalPersistence([(0.3, 1.5), (0.5, INF)], landmarks=12)
     before = features(layer, positions, [3, 7])
     assert before.shape == (2, layer.width) == (2, 14)
-    turned = -positions @ roma.random_rotmat().double().T + 2
+    turned = -positions @ roma.random_rotmat(dtype=torch.float64).T + 2
     torch.testing.assert_close(features(layer, turned, [3, 7]), before)
     order = torch.randperm(30, generator=generator)
     places = [int((order == i).nonzero()) for i in (3, 7)]
