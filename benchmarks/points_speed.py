@@ -6,6 +6,7 @@ A cloud of 2,048 points with 16 neighbours each, 72 channels of 8 × (0 ⊕ 1 �
 from positions to output. Each row pairs our layer, its density learned, with
 
 - ``escnn``: ``R3PointConv`` of the same fields and the same filters;
+- ``complete``: the same with filters up to degree 4, all that an equivariant kernel between these fields can have;
 - ``e3nn``: ``FullyConnectedTensorProduct``, its weights from a radial network of 3 shells and 16 hidden numbers, as in
   e3nn's own guide to convolution;
 - ``depthwise``: e3nn's cheaper form, a product that mixes no channels (``uvu``) and a linear map, as in NequIP.
@@ -65,6 +66,7 @@ class Row:
     case: str
     milliseconds: float | None = None
     ratio_escnn: float | None = None
+    ratio_escnn_complete: float | None = None
     ratio_e3nn: float | None = None
     ratio_e3nn_depthwise: float | None = None
     ratio_eager: float | None = None
@@ -155,8 +157,8 @@ class E3NN(nn.Module):
         return self.mix(sums / self.cloud.neighbours)
 
 
-def escnn_layer(cloud: Cloud, group: str) -> Callable[[Tensor], Tensor]:
-    """Return escnn's layer as a function of a plain tensor."""
+def escnn_layer(cloud: Cloud, group: str, degree: int = BAND) -> Callable[[Tensor], Tensor]:
+    """Return escnn's layer, with filters up to a degree, as a function of a plain tensor."""
     from escnn import gspaces
     from escnn import nn as enn
     from escnn.group import _numerical
@@ -165,11 +167,11 @@ def escnn_layer(cloud: Cloud, group: str) -> Callable[[Tensor], Tensor]:
     reduce = _numerical.randomized_svd
     _numerical.randomized_svd = lambda matrix, **options: reduce(np.asarray(matrix), **options)
     space = (gspaces.rot3dOnR3 if group == "so3" else gspaces.flipRot3dOnR3)(maximum_frequency=2 * BAND)
-    numbers = [(degree,) if group == "so3" else (degree % 2, degree) for degree in range(BAND + 1)]
+    numbers = [(l,) if group == "so3" else (l % 2, l) for l in range(BAND + 1)]
     type_ = enn.FieldType(space, [space.irrep(*number) for number in numbers] * FIELDS)
     radii = np.linspace(0, cloud.cutoff, SHELLS).tolist()
     widths = [0.6 * radii[1]] * SHELLS
-    layer = enn.R3PointConv(type_, type_, rings=radii, sigma=widths, frequencies_cutoff=lambda radius: BAND)
+    layer = enn.R3PointConv(type_, type_, rings=radii, sigma=widths, frequencies_cutoff=lambda radius: degree)
     return lambda features: layer(enn.GeometricTensor(features, type_, cloud.positions), cloud.edges).tensor
 
 
@@ -216,7 +218,10 @@ def paired(contestants: list[Callable[[], None]], repeats: int) -> tuple[float, 
 def against_others(group: str, name: str, repeats: int) -> dict[str, float]:
     """Our layer, and those of escnn and, where it is installed, e3nn."""
     cloud = Cloud()
-    layers: dict[str, Callable[[Tensor], Tensor]] = {"ratio_escnn": escnn_layer(cloud, group)}
+    layers: dict[str, Callable[[Tensor], Tensor]] = {
+        "ratio_escnn": escnn_layer(cloud, group),
+        "ratio_escnn_complete": escnn_layer(cloud, group, 2 * BAND),
+    }
     if importlib.util.find_spec("e3nn") is not None:
         layers["ratio_e3nn"] = E3NN(cloud, group, depthwise=False)
         layers["ratio_e3nn_depthwise"] = E3NN(cloud, group, depthwise=True)
@@ -302,6 +307,7 @@ def measurements(repeats: int) -> dict[str, Callable[[], dict[str, float]]]:
 COLUMNS = {
     "milliseconds": "ms",
     "ratio_escnn": "escnn",
+    "ratio_escnn_complete": "complete",
     "ratio_e3nn": "e3nn",
     "ratio_e3nn_depthwise": "depthwise",
     "ratio_eager": "eager",

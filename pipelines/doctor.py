@@ -25,6 +25,7 @@ PURPOSES = {
     "dev": "make test, make lint, make types",
     "wsi": "parteq histo heatmap --slide",
     "topology": "persistent homology of point clouds",
+    "compare": "benchmarks against e3nn",
 }
 
 

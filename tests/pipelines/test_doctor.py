@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,3 +79,8 @@ def test_command_line_writes_json(tmp_path, capsys):
     assert main(["doctor", "--json", str(path), "--quiet"]) == 0
     assert capsys.readouterr().out == ""
     assert set(json.loads(path.read_text())) >= {"about", "devices", "packages", "optional"}
+
+
+def test_every_extra_has_a_purpose():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"].keys() == doctor.PURPOSES.keys()
