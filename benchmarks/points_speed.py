@@ -89,7 +89,7 @@ class Cloud:
 
     def vectors(self) -> Tensor:
         """Return the vector of each edge, from the target to the source."""
-        return self.positions[self.edges[0]] - self.positions[self.edges[1]]
+        return self.positions.index_select(0, self.edges[0]) - self.positions.index_select(0, self.edges[1])
 
 
 class Ours(nn.Module):

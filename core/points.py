@@ -116,14 +116,14 @@ class PartialPointConv(PartialLayer, Propagation):
         self, inputs: Tensor, index: Tensor, filters: Tensor, neighbours: int | None, dim_size: int | None = None
     ) -> Tensor:
         """Return the output of each target, shape (targets, c_out)."""
+        weight, bias = self.kernel().flatten(1), self.expanded_bias()
         if neighbours is not None:
-            messages, values = _by_target(inputs, filters, neighbours)
-        else:
-            order = index.argsort(stable=True)
-            messages, present = to_dense_batch(inputs[order], index[order], batch_size=dim_size)
-            values, _ = to_dense_batch(filters[order], index[order], batch_size=dim_size)
-            values = values / present.sum(1).clamp_min(1).to(inputs)[:, None, None]
-        return _convolve(messages, values, self.kernel().flatten(1), self.expanded_bias())
+            return _convolve(*_by_target(inputs, filters, neighbours), weight / neighbours, bias)
+        order = index.argsort(stable=True)
+        messages, present = to_dense_batch(inputs[order], index[order], batch_size=dim_size)
+        values, _ = to_dense_batch(filters[order], index[order], batch_size=dim_size)
+        degrees = present.sum(1).clamp_min(1).to(inputs)
+        return _convolve(messages, values / degrees[:, None, None], weight, bias)
 
     def plain(self) -> nn.Module:
         """Return a layer with the same arguments that holds the kernel as it stands."""
@@ -145,22 +145,21 @@ class _PlainPointConv(nn.Module):
         self, features: Tensor, edge_index: Tensor, filters: Tensor, *, nodes: int | None = None, neighbours: int
     ) -> Tensor:
         """Map features of the sources to features of the targets, as :meth:`PartialPointConv.forward` does."""
-        messages, values = _by_target(features[edge_index[0]], filters, neighbours)
-        return _convolve(messages, values, self.weight, self.bias)
+        by_target = _by_target(features[edge_index[0]], filters, neighbours)
+        return _convolve(*by_target, self.weight / neighbours, self.bias)
 
 
 def _by_target(messages: Tensor, filters: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
-    """Return messages, and filters divided by their number, of targets with equally many edges, target by target."""
-    shape = (-1, neighbours)
-    return messages.unflatten(0, shape), (filters / neighbours).unflatten(0, shape)
+    """Return messages and filters of targets with equally many edges, which stand target by target."""
+    return messages.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
 
 
 def _convolve(messages: Tensor, filters: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the output, (targets, c_out); on a CPU block by block, so that the moments stay in its cache.
+    """Return the sum over neighbours, (targets, c_out); on a CPU block by block, so that moments stay in its cache.
 
     Args:
         messages: (targets, neighbours, c_in).
-        filters: divided by the number of neighbours, (targets, neighbours, filters); 0 where there is no edge.
+        filters: (targets, neighbours, filters); 0 where there is no edge.
         weight: (c_out, c_in × filters).
         bias: (c_out,), if any.
     """
