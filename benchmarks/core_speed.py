@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from parteq.core.density import make_density
 from parteq.core.fields import FieldType, direct_sum, regular
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.layers import PartialConv2d, PartialConv3d
+from parteq.pipelines.timing import paired
 
 
 @dataclass
@@ -152,18 +152,8 @@ def training_step(layer: Callable[[Tensor], Tensor], images: Tensor) -> Callable
 
 
 def ratios(contestants: list[Callable[[], None]], repeats: int) -> list[float]:
-    """Time functions in turn and return, for each after the first, the median of its ratios first / it."""
-    for contestant in contestants * 2:
-        contestant()
-    times: list[list[float]] = []
-    for _ in range(repeats):
-        row = []
-        for contestant in contestants:
-            start = time.perf_counter()
-            contestant()
-            row.append(time.perf_counter() - start)
-        times.append(row)
-    return [statistics.median(row[0] / row[i] for row in times) for i in range(1, len(contestants))]
+    """Return the ratios of the first to each other one."""
+    return paired(contestants, repeats)[1]
 
 
 def measure(case: Case, repeats: int, variants: bool) -> Iterator[Row]:

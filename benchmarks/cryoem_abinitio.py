@@ -16,11 +16,10 @@ The map is ``clean70SRibosome_vol_65p.mrc`` in ``$PARTEQ_DATA/cryoem`` (or ``../
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from parteq.datasets.cryoem.mrc import read_volume
 from parteq.datasets.cryoem.particles import open_particles
 from parteq.pipelines.cli import main as parteq
 from parteq.pipelines.cryoem.train import TrainPoses
+from parteq.pipelines.rows import Rows
 from parteq.pipelines.run import Run
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -159,7 +159,7 @@ def table(results: list[Result]) -> str:
 def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sweep", nargs="+", choices=SWEEPS, default=["plain"])
     parser.add_argument("--cost", nargs="+", choices=("epochs", "time"), default=["epochs", "time"])
@@ -170,7 +170,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = Path(os.environ.get("PARTEQ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "cryoem"
-    results: list[Result] = []
+    results = Rows(Result, options.json)
     with tempfile.TemporaryDirectory() as temporary:
         for seed in options.seeds:
             for sweep in options.sweep:
@@ -179,11 +179,9 @@ def main() -> None:
                     plain = METHODS[method]["encoder"] == "cnn"
                     # The others set the time.
                     for cost in options.cost if plain else ["epochs and time"]:
-                        results.append(train(Path(temporary), simulated, sweep, method, cost, seed, options.epochs))
-                        print(json.dumps(asdict(results[-1])), flush=True)
-                        if options.json:
-                            rows = [asdict(result) for result in results]
-                            options.json.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1))
+                        if not results.has(data=sweep, method=method, cost=cost, seed=seed):
+                            folder = Path(temporary)
+                            results.add(train(folder, simulated, sweep, method, cost, seed, options.epochs))
     print(table(results))
 
 

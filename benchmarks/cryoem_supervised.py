@@ -16,11 +16,10 @@ within 15°. Results are kept as each is done, and taken up from the same ``--js
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ import torch
 
 from parteq.pipelines.cli import main as parteq
 from parteq.pipelines.cryoem.train import TrainPoses
+from parteq.pipelines.files import read_json
+from parteq.pipelines.rows import Rows
 from parteq.pipelines.run import Run
 
 METHODS = {
@@ -75,7 +76,7 @@ def errors(folder: Path, run: Path, particles: Path, *options: str) -> dict[str,
     evaluate = ["evaluate", "--estimate", str(poses), "--truth", str(particles), "--json", str(found)]
     if any(parteq(["cryoem", *words, "--quiet"]) for words in (estimate, evaluate)):
         raise SystemExit("the poses could not be measured")
-    return dict(json.loads(found.read_text()))
+    return read_json(found)
 
 
 def train(folder: Path, method: str, cost: str, seed: int, epochs: int, data: Path) -> Result:
@@ -132,22 +133,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = Path(os.environ.get("PARTEQ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "cryoem"
-    results: list[Result] = []
-    if options.json and options.json.exists():
-        results = [Result(**row) for row in json.loads(options.json.read_text())["rows"]]
-    done = {(r.method, r.cost, r.seed) for r in results}
+    results = Rows(Result, options.json)
     for seed in options.seeds:
         for method in options.methods:
             # The others set the time.
             for cost in options.cost if METHODS[method][0] == "cnn" else ["epochs and time"]:
-                if (method, cost, seed) in done:
-                    continue
-                with tempfile.TemporaryDirectory() as folder:
-                    results.append(train(Path(folder), method, cost, seed, options.epochs, data))
-                print(json.dumps(asdict(results[-1])), flush=True)
-                if options.json:
-                    rows = [asdict(result) for result in results]
-                    options.json.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1))
+                if not results.has(method=method, cost=cost, seed=seed):
+                    with tempfile.TemporaryDirectory() as folder:
+                        results.add(train(Path(folder), method, cost, seed, options.epochs, data))
     print(table(results))
 
 

@@ -20,15 +20,15 @@ row is written when it is done; with the same ``--json`` those that are there ar
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -46,9 +46,9 @@ from parteq.core.training import Batch, Settings, fit, uniform
 from parteq.datasets.npz import read_npz
 from parteq.datasets.points.rotations import draw_rotations
 from parteq.pipelines.degree import Degree
-from parteq.pipelines.files import write_json
 from parteq.pipelines.points.evaluate import Evaluate
 from parteq.pipelines.points.train import Train
+from parteq.pipelines.rows import Rows
 
 METHODS = {
     "learned": ("learned", False),
@@ -231,19 +231,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results: list[Result] = []
-    if options.json and options.json.exists():
-        results = [Result(**row) for row in json.loads(options.json.read_text())["rows"]]
-    done = {(result.shape, result.method, result.seed) for result in results}
+    results = Rows(Result, options.json)
     with tempfile.TemporaryDirectory() as scratch:
-        for key in ((s, m, n) for s in options.shapes for n in options.seeds for m in options.methods):
-            if key in done:
-                continue
-            shape, method, seed = key
-            results.append(TRAININGS[shape](method, seed, options.repeats, Path(scratch)))
-            print(json.dumps(asdict(results[-1])), flush=True)
-            if options.json:
-                write_json(options.json, {"schema": 1, "rows": [asdict(result) for result in results]})
+        for shape, seed, method in product(options.shapes, options.seeds, options.methods):
+            if not results.has(shape=shape, method=method, seed=seed):
+                results.add(TRAININGS[shape](method, seed, options.repeats, Path(scratch)))
     results.sort(key=lambda r: (list(TRAININGS).index(r.shape), list(METHODS).index(r.method), r.seed))
     print("\n".join(lines(results)))
 

@@ -19,15 +19,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import roma
@@ -38,12 +38,12 @@ from torch_geometric.nn import MLP, EdgeConv, PointNetConv
 from torch_geometric.utils import scatter
 
 from parteq.apps.points import task
-from parteq.core.chain import degree_penalty
 from parteq.core.measure import measure_degree, nearest_subgroup
 from parteq.core.training import Augment, Batch, fit
 from parteq.datasets.points.base import PointClouds
 from parteq.datasets.points.neighbours import farthest_of_clouds
-from parteq.pipelines.points.train import CLEAR, Train
+from parteq.pipelines.points.train import Train
+from parteq.pipelines.rows import Rows
 
 REGIMES = ("normal", "tilted", "every", "upright")
 TILT = roma.rotvec_to_rotmat(torch.tensor([0.9, -1.3, 0.4]))
@@ -124,6 +124,24 @@ def _edges(found: Tensor, points: Tensor | int) -> Tensor:
     return torch.stack([sources.flatten(), torch.arange(clouds * nodes).repeat_interleave(count)])
 
 
+@dataclass
+class Result:
+    """One training."""
+
+    regime: str
+    method: str
+    augmented: bool
+    seed: int
+    accuracy: float
+    class_accuracy: float
+    parameters: int
+    epochs: int
+    processor_seconds: float
+    singular_values: list[float] = field(default_factory=list)
+    axis_off_deg: float | None = None
+    nearest_subgroup: str = ""
+
+
 def parts(regime: str, seed: int) -> tuple[PointClouds, TensorDataset, TensorDataset, Tensor]:
     """Return the parts to train on, the same turned, held-out ones turned, and the axis."""
     folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -158,7 +176,7 @@ def augmentation(regime: str, augmented: bool) -> Augment | None:
     return tilted
 
 
-def run(regime: str, method: str, augmented: bool, seed: int, epochs: int, budget: float) -> dict[str, Any]:
+def run(regime: str, method: str, augmented: bool, seed: int, epochs: int, budget: float) -> Result:
     """Train one network and judge it; those of PyG for so many seconds of processor time."""
     clouds, training, held_out, axis = parts(regime, seed)
     group, degree = ("so3", "learned") if method == "learned" else (method, "full")
@@ -170,7 +188,7 @@ def run(regime: str, method: str, augmented: bool, seed: int, epochs: int, budge
         command = Train(**wanted, group=group, degree=degree, axis=",".join(f"{x:.9f}" for x in axis.tolist()))
         model = command.new_model(clouds, training.tensors[-1])
         model.set_lengths(*task.lengths(training))
-    penalty = partial(degree_penalty, samples=len(training), clear=CLEAR)
+    penalty = task.penalty(len(training))
     learn = partial(fit, loss=_loss, data=training, penalty=penalty, progress=False)
     alter = augmentation(regime, augmented)
     if method in BASELINES:
@@ -186,46 +204,43 @@ def run(regime: str, method: str, augmented: bool, seed: int, epochs: int, budge
         found = torch.cat([model(part) for part in held_out.tensors[0].split(96)]).argmax(1)
     right = (found == held_out.tensors[-1]).double()
     classes = held_out.tensors[-1]
-    row: dict[str, Any] = {
-        "regime": regime,
-        "method": method,
-        "augmented": augmented,
-        "seed": seed,
-        "accuracy": float(right.mean()),
-        "class_accuracy": float(scatter(right, classes, reduce="mean")[classes.unique()].mean()),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "epochs": epochs,
-        "processor_seconds": seconds,
-    }
+    result = Result(
+        regime,
+        method,
+        augmented,
+        seed,
+        accuracy=float(right.mean()),
+        class_accuracy=float(scatter(right, classes, reduce="mean")[classes.unique()].mean()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        epochs=epochs,
+        processor_seconds=seconds,
+    )
     if method == "learned":
         layers = measure_degree(model)
-        found_axis = torch.tensor(layers[0].axis)
-        row |= {
-            "singular_values": layers[0].singular_values,
-            "axis_off_deg": float(np.degrees(np.arccos(min(1.0, abs(float(found_axis @ axis)))))),
-            "nearest_subgroup": nearest_subgroup([layer.broken_under for layer in layers]),
-        }
-    return row
+        result.singular_values = layers[0].singular_values
+        result.axis_off_deg = float(np.degrees(np.arccos(min(1.0, abs(float(torch.tensor(layers[0].axis) @ axis))))))
+        result.nearest_subgroup = nearest_subgroup([layer.broken_under for layer in layers])
+    return result
 
 
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[-1])
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[Result]) -> str:
     """Return the rows of the seeds side by side."""
     lines = []
-    for key in dict.fromkeys((row["regime"], row["method"], row["augmented"]) for row in rows):
-        group = [row for row in rows if (row["regime"], row["method"], row["augmented"]) == key]
-        rates = [row["accuracy"] for row in group]
+    for key in dict.fromkeys((row.regime, row.method, row.augmented) for row in rows):
+        group = [row for row in rows if (row.regime, row.method, row.augmented) == key]
+        rates = [row.accuracy for row in group]
         spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
-        seconds = statistics.mean(row["processor_seconds"] for row in group)
+        seconds = statistics.mean(row.processor_seconds for row in group)
         line = f"{key[0]:8} {key[1]:10} {'augmented' if key[2] else '':9} {statistics.mean(rates):.3f} ± {spread:.3f} "
-        line += f"({len(rates)})  {group[0]['parameters']:7} weights  {seconds:4.0f} s"
+        line += f"({len(rates)})  {group[0].parameters:7} weights  {seconds:4.0f} s"
         if key[1] == "learned":
-            values = ["/".join(f"{value:.3f}" for value in row["singular_values"]) for row in group]
-            off = ", ".join(f"{row['axis_off_deg']:.1f}°" for row in group)
-            line += f"  σ {', '.join(values)}  off {off}  {', '.join(row['nearest_subgroup'] for row in group)}"
+            values = ["/".join(f"{value:.3f}" for value in row.singular_values) for row in group]
+            off = ", ".join(f"{row.axis_off_deg:.1f}°" for row in group)
+            line += f"  σ {', '.join(values)}  off {off}  {', '.join(row.nearest_subgroup for row in group)}"
         lines.append(line)
     return "\n".join(lines)
 
@@ -242,22 +257,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
-    for seed in range(options.seeds):
-        for regime in options.regimes:
-            for method in options.methods:
-                for augmented in options.augmented:
-                    wanted = {"regime": regime, "method": method, "augmented": bool(augmented), "seed": seed}
-                    if any(wanted.items() <= row.items() for row in rows):
-                        continue
-                    if method in BASELINES and not augmented and regime != "upright":
-                        continue
-                    took = [r["processor_seconds"] for r in rows if (r["regime"], r["method"]) == (regime, "learned")]
-                    budget = statistics.mean(took) if took else 0.0
-                    rows.append(run(regime, method, bool(augmented), seed, options.epochs, budget))
-                    print(json.dumps(rows[-1]), flush=True)
-                    if options.json:
-                        options.json.write_text(json.dumps({"schema": 1, "rows": rows}, indent=1))
+    rows = Rows(Result, options.json)
+    for seed, regime, method, kind in product(
+        range(options.seeds), options.regimes, options.methods, options.augmented
+    ):
+        augmented = bool(kind)
+        if rows.has(regime=regime, method=method, augmented=augmented, seed=seed):
+            continue
+        if method in BASELINES and not augmented and regime != "upright":
+            continue
+        took = [row.processor_seconds for row in rows if (row.regime, row.method) == (regime, "learned")]
+        if method in BASELINES and not took:
+            parser.error(f"{method} is given the time of the learned network: run that as well")
+        rows.add(run(regime, method, augmented, seed, options.epochs, statistics.mean(took or [0.0])))
     print(table(rows))
 
 

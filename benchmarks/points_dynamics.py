@@ -30,12 +30,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -49,8 +48,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from parteq.apps.points import task
 from parteq.apps.points.dynamics import VectorNetwork, create_vector_network
-from parteq.core.chain import degree_penalty
 from parteq.core.density import Density
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
 from parteq.core.intertwiners import copies_of_irrep
@@ -59,8 +58,8 @@ from parteq.core.subgroups import Subgroup, axial_subgroup
 from parteq.core.training import Batch, Settings, fit
 from parteq.datasets.points.dynamics import Surroundings, simulate
 from parteq.pipelines import figures
-from parteq.pipelines.files import replacing, write_json
-from parteq.pipelines.points.train import CLEAR
+from parteq.pipelines.files import replacing
+from parteq.pipelines.rows import Rows
 
 METHODS = {
     "learned": ("so3", "learned", 1.0),
@@ -110,7 +109,7 @@ def run(force: str, strength: float, method: str, seed: int) -> Result:
     model = create_vector_network(group=group, degree=degree, axis=NORMAL, width=width)
     model.scale.copy_(training.displacements.square().mean().sqrt())
     data = TensorDataset(training.positions, training.velocities, training.displacements)
-    penalty = partial(degree_penalty, samples=TRAIN, clear=CLEAR)
+    penalty = task.penalty(TRAIN)
     settings = replace(SETTINGS, seed=seed)
     began = time.perf_counter()
     fit(model, negative_log_likelihood, data, settings, penalty=penalty, progress=False)
@@ -241,19 +240,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results: list[Result] = []
-    if options.json and options.json.exists():
-        results = [Result(**row) for row in json.loads(options.json.read_text())["rows"]]
-    done = {(result.force, result.strength, result.method, result.seed) for result in results}
+    results = Rows(Result, options.json)
     for seed, method, force in itertools.product(options.seeds, options.methods, FORCES):
         for strength in getattr(options, force):
-            if (force, strength, method, seed) in done:
-                continue
-            results.append(run(force, strength, method, seed))
-            print(json.dumps(asdict(results[-1])), flush=True)
-            if options.json:
-                content = {"schema": 1, "rows": [asdict(result) for result in results]}
-                write_json(options.json, content)
+            if not results.has(force=force, strength=strength, method=method, seed=seed):
+                results.add(run(force, strength, method, seed))
     order = list(METHODS)
     results.sort(key=lambda r: (r.force != "plane", r.strength, order.index(r.method), r.seed))
     print("\n".join(lines(results)))

@@ -30,7 +30,6 @@ import importlib.util
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,6 +52,7 @@ from parteq.core.implicit import ImplicitFilters
 from parteq.core.pointfilters import RadialHarmonics
 from parteq.core.points import PartialPointConv
 from parteq.datasets.points.neighbours import knn
+from parteq.pipelines.timing import paired
 
 FIELDS, BAND, SHELLS, HIDDEN = 8, 2, 3, 16
 NODES, NEIGHBOURS = 2048, 16
@@ -197,22 +197,6 @@ def training_step(layer: Callable[[Tensor], Tensor], features: Tensor) -> Callab
 
 
 PASSES = {"forward": inference, "training step": training_step}
-
-
-def paired(contestants: list[Callable[[], None]], repeats: int) -> tuple[float, list[float]]:
-    """Time functions in turn: the first one's median in milliseconds, and its median ratio to each other one."""
-    for contestant in contestants * 2:
-        contestant()
-    times: list[list[float]] = []
-    for _ in range(repeats):
-        row = []
-        for contestant in contestants:
-            start = time.perf_counter()
-            contestant()
-            row.append(time.perf_counter() - start)
-        times.append(row)
-    ratios = [statistics.median(row[0] / row[i] for row in times) for i in range(1, len(contestants))]
-    return 1000 * statistics.median(row[0] for row in times), ratios
 
 
 def against_others(group: str, name: str, repeats: int) -> dict[str, float]:

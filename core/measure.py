@@ -152,7 +152,10 @@ class _Action:
 
 def equivariance_errors(layer: PartialLayer, elements: Sequence[Element]) -> list[float]:
     """Return ‖h·K − K‖² / 2‖K‖² for each element."""
-    gram = _gram(layer)
+    return _errors(_gram(layer), elements)
+
+
+def _errors(gram: Gram, elements: Sequence[Element]) -> list[float]:
     return [_distance(gram, _Action([h], np.ones(1))) for h in elements]
 
 
@@ -222,18 +225,18 @@ def _measure(layers: Mapping[str, PartialLayer]) -> list[LayerDegree]:
     """Measure layers on one group."""
     group = next(iter(layers.values())).density.group
     grams = [_gram(layer) for layer in layers.values()]
-    axis = measure_axis(list(layers.values())) if group.dimension == 3 else None
+    axis = _axis(list(layers.values()), grams) if group.dimension == 3 else None
     whole, *proper = candidate_subgroups(group, axis)
     broken = {whole.name: _broken_energies(grams, group, None)}
     broken |= {subgroup.name: _broken_energies(grams, group, subgroup) for subgroup in proper}
     return [
-        _layer_degree(layer, name, {under: energies[number] for under, energies in broken.items()}, axis)
-        for number, (name, layer) in enumerate(layers.items())
+        _layer_degree(layer, name, gram, {under: energies[number] for under, energies in broken.items()}, axis)
+        for number, ((name, layer), gram) in enumerate(zip(layers.items(), grams, strict=True))
     ]
 
 
 def _layer_degree(
-    layer: PartialLayer, name: str, broken_under: dict[str, float], axis: FloatArray | None
+    layer: PartialLayer, name: str, gram: Gram, broken_under: dict[str, float], axis: FloatArray | None
 ) -> LayerDegree:
     density, group = layer.density, layer.density.group
     turns, angles = _turns(group)
@@ -248,32 +251,35 @@ def _layer_degree(
         angles_deg=angles,
         density=density.aligned_values_at(turns) if turns else [],
         density_flipped=density.aligned_values_at(flips) if flips else [],
-        equivariance_error=equivariance_errors(layer, turns),
-        equivariance_error_flipped=equivariance_errors(layer, flips),
+        equivariance_error=_errors(gram, turns),
+        equivariance_error_flipped=_errors(gram, flips),
         broken_under=broken_under,
         singular_values=singular_values.tolist() if group.dimension == 3 else [],
         axis=[] if axis is None else axis.tolist(),
     )
 
 
-@torch.no_grad()
 def measure_axis(layers: Sequence[PartialLayer]) -> FloatArray:
     """Return the unit vector about which turns alter the kernels of the layers least, pointing up rather than down.
 
     Groups about an axis have z, finite groups of space the axis that their densities peak at.
     """
+    return _axis(layers, [_gram(layer) for layer in layers])
+
+
+def _axis(layers: Sequence[PartialLayer], grams: Sequence[Gram]) -> FloatArray:
     group = layers[0].density.group
     if group.about_axis:
         return np.array([0.0, 0.0, 1.0])
     form = np.zeros((3, 3))
-    for layer in layers:
-        if group.continuous:
-            gram = _gram(layer)
+    if group.continuous:
+        for gram in grams:
             for triple, part in gram.items():
                 changes = _derivatives(group, triple)
                 form += np.einsum("aij,jk,bik->ab", changes, part, changes, optimize=True) / _energy(gram)
-        else:
-            mean = layer.density.mean_matrix().double().numpy()
+    else:
+        for layer in layers:
+            mean = layer.density.mean_matrix().detach().double().numpy()
             form -= mean @ mean.T
     axis: FloatArray = np.linalg.eigh(form)[1][:, 0]
     return -axis if axis[np.abs(axis).argmax()] < 0 else axis

@@ -27,6 +27,11 @@ from parteq.datasets.cryoem.projection import fourier_slices, fourier_volume, ph
 
 __all__ = ["CONFIDENT_DEGREES", "SEARCH_CYCLES", "Matching", "rotation_grid"]
 
+Samples = Complex[Tensor, "n f"]
+Transfer = Float[Tensor, "n f"]
+Rotations = Float[Tensor, "n 3 3"]
+Shifts = Float[Tensor, "n 2"]
+
 CONFIDENT_DEGREES = 15.0
 """How near a pose has to be to count for its confidence."""
 
@@ -71,39 +76,25 @@ class Matching:
         self._slices: dict[int, Tensor] = {}
 
     def residuals(
-        self,
-        samples: Complex[Tensor, "n f"],
-        transfer: Float[Tensor, "n f"],
-        rotations: Float[Tensor, "n 3 3"],
-        shifts: Float[Tensor, "n 2"],
+        self, samples: Samples, transfer: Transfer, rotations: Rotations, shifts: Shifts
     ) -> Float[Tensor, " n"]:
         """The mean over frequencies of |y − c s|² of each image."""
         return self.missing(samples, transfer, rotations, shifts).abs().square().mean(1)
 
     def missing(
-        self,
-        samples: Complex[Tensor, "n f"],
-        transfer: Float[Tensor, "n f"],
-        rotations: Float[Tensor, "n 3 3"],
-        shifts: Float[Tensor, "n 2"],
+        self, samples: Samples, transfer: Transfer, rotations: Rotations, shifts: Shifts
     ) -> Complex[Tensor, "n f"]:
         """y − c s, what the volume leaves of each image."""
         return samples - self._predicted(transfer, rotations, shifts, len(self.disc))
 
-    def search(
-        self, samples: Complex[Tensor, "n f"], transfer: Float[Tensor, "n f"], shifts: Float[Tensor, "n 2"]
-    ) -> Float[Tensor, "n 3 3"]:
+    def search(self, samples: Samples, transfer: Transfer, shifts: Shifts) -> Float[Tensor, "n 3 3"]:
         """Of the grid the rotation that fits each image best, at the shift given."""
         white = torch.ones(self.disc.below_cycles(SEARCH_CYCLES), device=samples.device)
         best = self._against_grid(samples, transfer, shifts, white).argmin(1)
         return rotation_grid().to(samples.device)[best]
 
     def posterior(
-        self,
-        samples: Complex[Tensor, "n f"],
-        transfer: Float[Tensor, "n f"],
-        shifts: Float[Tensor, "n 2"],
-        noise: Float[Tensor, " few"],
+        self, samples: Samples, transfer: Transfer, shifts: Shifts, noise: Float[Tensor, " few"]
     ) -> Float[Tensor, "n count"]:
         """The posterior probability of each rotation of the grid.
 
@@ -114,12 +105,7 @@ class Matching:
         return torch.softmax(-self._against_grid(samples, transfer, shifts, noise), 1)
 
     def confidence(
-        self,
-        samples: Complex[Tensor, "n f"],
-        transfer: Float[Tensor, "n f"],
-        rotations: Float[Tensor, "n 3 3"],
-        shifts: Float[Tensor, "n 2"],
-        noise: Float[Tensor, " f"],
+        self, samples: Samples, transfer: Transfer, rotations: Rotations, shifts: Shifts, noise: Float[Tensor, " f"]
     ) -> Float[Tensor, " n"]:
         """The posterior probability that each rotation is within 15° of that given.
 
@@ -135,11 +121,7 @@ class Matching:
         return (posterior * near).sum(1).clamp_max(1)
 
     def refine(
-        self,
-        samples: Complex[Tensor, "n f"],
-        transfer: Float[Tensor, "n f"],
-        rotations: Float[Tensor, "n 3 3"],
-        shifts: Float[Tensor, "n 2"],
+        self, samples: Samples, transfer: Transfer, rotations: Rotations, shifts: Shifts
     ) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 2"]]:
         """Poses moved to the nearest minimum of the residual."""
         damping = torch.full((len(samples), 1), 1e-2, device=samples.device)
@@ -160,20 +142,13 @@ class Matching:
             damping = torch.where(better, damping / 3, damping * 10)
         return rotations, shifts
 
-    def _predicted(
-        self, transfer: Float[Tensor, "n f"], rotations: Float[Tensor, "n 3 3"], shifts: Float[Tensor, "n 2"], few: int
-    ) -> Complex[Tensor, "n f"]:
+    def _predicted(self, transfer: Transfer, rotations: Rotations, shifts: Shifts, few: int) -> Complex[Tensor, "n f"]:
         """The transforms of the images at these poses, at the first ``few`` frequencies."""
         frequencies = self.disc.frequencies[:few]
         return transfer * fourier_slices(self._transform, rotations, frequencies) * phase_ramp(shifts, frequencies)
 
     def _jacobian(
-        self,
-        base: Complex[Tensor, "n f"],
-        transfer: Float[Tensor, "n f"],
-        rotations: Float[Tensor, "n 3 3"],
-        shifts: Float[Tensor, "n 2"],
-        step: float,
+        self, base: Complex[Tensor, "n f"], transfer: Transfer, rotations: Rotations, shifts: Shifts, step: float
     ) -> Float[Tensor, "n 5 parts"]:
         """Derivatives of what is predicted, ``base``, for three angles in radians and two shifts in pixels."""
         few = base.shape[1]
@@ -192,16 +167,12 @@ class Matching:
             self._slices[few] = fourier_slices(self._transform, grid, self.disc.frequencies[:few])
         return self._slices[few]
 
-    def unshifted(self, samples: Complex[Tensor, "n few"], shifts: Float[Tensor, "n 2"]) -> Complex[Tensor, "n few"]:
+    def unshifted(self, samples: Complex[Tensor, "n few"], shifts: Shifts) -> Complex[Tensor, "n few"]:
         """Samples, at the first frequencies, of the images moved back by their shifts."""
         return samples * phase_ramp(-shifts, self.disc.frequencies[: samples.shape[1]])
 
     def _against_grid(
-        self,
-        samples: Complex[Tensor, "n f"],
-        transfer: Float[Tensor, "n f"],
-        shifts: Float[Tensor, "n 2"],
-        noise: Float[Tensor, " few"],
+        self, samples: Samples, transfer: Transfer, shifts: Shifts, noise: Float[Tensor, " few"]
     ) -> Float[Tensor, "n count"]:
         """Σ (|y − c s_g|² − |y|²) / σ² over the first frequencies."""
         few = len(noise)

@@ -16,7 +16,7 @@ from parteq.core.axis import Axis
 from parteq.core.density import make_density
 from parteq.core.fields import FieldType, band_limited, direct_sum, regular, trivial
 from parteq.core.fourier import FourierNonlinearity
-from parteq.core.groups import space_group
+from parteq.core.groups import Irrep, space_group
 from parteq.core.implicit import ImplicitFilters
 from parteq.core.layers import PartialLinear
 from parteq.core.nonlinearity import GatedNonlinearity, PointwiseNonlinearity
@@ -78,20 +78,20 @@ class PointBuilder:
 
     def irreps(self, channels: float) -> FieldType:
         """Return fields that cost less, for every point: each irrep once; functions where the group is finite."""
-        if not self.group.continuous:
-            return self.functions(channels)
-        rho = direct_sum(self.group, dict.fromkeys(self.group.irreps(_BAND), 1))
-        return FieldType(rho, max(1, round(channels / math.sqrt(len(rho.irreps)))))
+        return self._fields(channels, dict.fromkeys(self.group.irreps(_BAND), 1))
 
     def mixture(self, channels: float, frequency: int) -> FieldType:
         """Return fields mostly of invariants: each irrep of harmonics up to a frequency once, the trivial one four
         times; functions where the group is finite."""
+        irreps = RadialHarmonics(1.0, 1, frequency).bank(self.group).irreps
+        return self._fields(channels, dict.fromkeys(irreps, 1) | {self.group.irreps(0)[0]: _INVARIANTS})
+
+    def _fields(self, channels: float, copies: dict[Irrep, int]) -> FieldType:
+        """Return fields with so many copies of each irrep, as many as cost the weights of ``channels``."""
         if not self.group.continuous:
             return self.functions(channels)
-        irreps = RadialHarmonics(1.0, 1, frequency).bank(self.group).irreps
-        copies = dict.fromkeys(irreps, 1) | {self.group.irreps(0)[0]: _INVARIANTS}
-        rho = direct_sum(self.group, copies)
-        return FieldType(rho, max(1, round(channels / math.sqrt(sum(count**2 for count in copies.values())))))
+        weights = sum(count**2 for count in copies.values())
+        return FieldType(direct_sum(self.group, copies), max(1, round(channels / math.sqrt(weights))))
 
     def invariants(self, channels: int) -> FieldType:
         """Return invariant channels."""
@@ -101,13 +101,8 @@ class PointBuilder:
         """Return filters of the kind asked for; analytic ones take no attributes of the edge."""
         if self.kernel == "analytic":
             return RadialHarmonics(cutoff, shells, frequency)
-        options = {
-            "attributes": attributes,
-            "shells": shells,
-            "frequency": frequency,
-            "fields": max(4, 2 * shells // 3),
-        }
-        return ImplicitFilters(cutoff, self.density, axis=self.axis, **options)
+        options = {"attributes": attributes, "shells": shells, "frequency": frequency}
+        return ImplicitFilters(cutoff, self.density, axis=self.axis, fields=max(4, 2 * shells // 3), **options)
 
     def convolve(self, before: FieldType, after: FieldType, filters: EdgeFilters) -> PartialPointConv:
         """Return a convolution; a norm brings the bias."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import roma
@@ -16,8 +17,9 @@ from torch.utils.data import Dataset
 from parteq.apps.points.metrics import classification_scores, regression_scores
 from parteq.apps.points.models import PointNetwork
 from parteq.apps.points.samples import samples
+from parteq.core.chain import degree_penalty
 from parteq.core.distributed import gather, rank, world_size
-from parteq.core.training import Augment, Batch, read_batches, uniform
+from parteq.core.training import Augment, Batch, Penalty, read_batches, uniform
 from parteq.datasets.errors import DataError
 from parteq.datasets.points.base import PointClouds
 from parteq.datasets.points.clouds import available_splits, open_clouds
@@ -35,11 +37,13 @@ __all__ = [
     "open_for_evaluation",
     "open_for_training",
     "outputs",
+    "penalty",
     "samples",
 ]
 
 _VALIDATION_SHARE = 0.2
 _LENGTH_CLOUDS = 1000
+_CLEAR = 0.05
 
 
 def open_for_training(data: str, val: str | None, seed: int) -> tuple[PointClouds, PointClouds]:
@@ -134,6 +138,14 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
         return cross_entropy(found, wanted)
     scale = _network(model).target_std
     return l1_loss(found / scale, wanted / scale)
+
+
+def penalty(count: int) -> Penalty:
+    """The price of breaking symmetry, for so many training samples.
+
+    One density serves all layers, and few of its directions are to be broken, but clearly.
+    """
+    return partial(degree_penalty, samples=count, clear=_CLEAR)
 
 
 def _network(model: nn.Module) -> PointNetwork:

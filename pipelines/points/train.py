@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import tyro
@@ -24,15 +23,15 @@ if TYPE_CHECKING:
     from parteq.datasets.points.base import PointClouds
     from parteq.pipelines.run import Run
 
-__all__ = ["CLEAR", "Train"]
+__all__ = ["Train"]
 
 # A density has few numbers to learn, and a small set gives few steps.
 _DENSITY_LEARNING_RATE = 15.0
-_LAYERS = {"classify": 1, "regress": 3}
-# Surfaces are seen patch by patch, molecules atom by atom.
-_PATCHES, _NEIGHBOURS = {"classify": 32, "regress": 0}, {"classify": 8, "regress": 12}
-# One density serves all layers, and few of its directions are to be broken, but clearly.
-CLEAR = 0.05
+# Surfaces are seen patch by patch, molecules atom by atom and in one unit of length.
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "classify": {"layers": 1, "neighbours": 8, "patches": 32},
+    "regress": {"layers": 3, "neighbours": 12, "absolute": True},
+}
 _LARGEST_WIDTH = 16
 _MOST_POINTS = 65_536
 
@@ -108,7 +107,6 @@ class Train(Clouds, TrainingCommand):
         import torch
 
         from parteq.apps.points import task
-        from parteq.core.chain import degree_penalty
         from parteq.core.distributed import is_main, joined, wait
         from parteq.core.training import fit
 
@@ -159,7 +157,7 @@ class Train(Clouds, TrainingCommand):
                 data,
                 settings,
                 device=device,
-                penalty=partial(degree_penalty, samples=len(training), clear=CLEAR),
+                penalty=task.penalty(len(training)),
                 augment=augment,
                 after_epoch=after_epoch,
                 state=state,
@@ -192,13 +190,10 @@ class Train(Clouds, TrainingCommand):
             degree=self.degree,
             axis=self._axis(),
             kernel=self.kernel,
-            layers=_LAYERS[self.task] if self.layers is None else self.layers,
-            neighbours=_NEIGHBOURS[self.task],
-            patches=_PATCHES[self.task],
             attributes=("features", "bonds") if atoms else ("features",),
             radii=COVALENT_RADII_IN_ANGSTROMS if atoms else (),
             width=self.width,
-            absolute=not classify,
+            **_NETWORKS[self.task] | ({} if self.layers is None else {"layers": self.layers}),
         )
         if not classify:
             model.set_target_scale(wanted.mean(0).tolist(), wanted.std(0).clamp_min(1e-12).tolist())

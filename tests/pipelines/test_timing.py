@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from parteq.pipelines.timing import latencies, single_threaded
+from parteq.pipelines.timing import latencies, paired, single_threaded
 
 
 def test_functions_are_timed_in_turn() -> None:
@@ -38,3 +38,17 @@ def test_threads_are_given_back() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_paired_ratios_are_of_the_first_to_each_other():
+    calls: list[str] = []
+
+    def wait(name: str, seconds: float) -> None:
+        calls.append(name)
+        time.sleep(seconds)
+
+    milliseconds, ratios = paired([lambda: wait("a", 0.02), lambda: wait("b", 0.001)], repeats=3)
+    assert calls == ["a", "b"] * 5
+    assert milliseconds >= 20
+    assert len(ratios) == 1
+    assert ratios[0] > 2
