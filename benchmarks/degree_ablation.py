@@ -19,11 +19,10 @@ Digits of scikit-learn under C4 and C2, networks that start from D4, everything 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from parteq.core.density import SoftmaxDensity
 from parteq.core.measure import measure_degree, nearest_subgroup, partial_layers
 from parteq.core.training import Settings, fit
 from parteq.datasets.symmetry import apply_symmetry
+from parteq.pipelines.rows import Rows
 
 Penalty = Callable[[nn.Module], Tensor]
 
@@ -163,22 +163,26 @@ def run(variant: str, symmetry: str, seed: int, epochs: int) -> Result:
 
 
 def main() -> None:
-    """Print the table and write JSON after every training."""
+    """Run, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
     parser.add_argument("--variants", nargs="+", default=list(variants(1)))
     parser.add_argument("--symmetry", nargs="+", default=["c4", "c2"])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = []
+    results = Rows(Result, options.json, epochs=options.epochs)
+    for symmetry in options.symmetry:
+        for variant in options.variants:
+            for seed in options.seeds:
+                if not results.has(variant=variant, symmetry=symmetry, seed=seed):
+                    results.add(run(variant, symmetry, seed, options.epochs))
     print(f"{'variant':20} {'symmetry':8} {'accuracy':>15} {'broken':>7} {'unexplained':>11}  named")
     for symmetry in options.symmetry:
         for variant in options.variants:
-            found = [run(variant, symmetry, seed, options.epochs) for seed in range(options.seeds)]
-            results += found
+            found = [result for result in results if (result.symmetry, result.variant) == (symmetry, variant)]
             rates = [result.accuracy for result in found]
             spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
             broken, unexplained = (
@@ -187,10 +191,7 @@ def main() -> None:
             )
             rate = f"{statistics.mean(rates):.3f} ± {spread:.3f}"
             named = f"{sum(result.named for result in found)}/{len(found)}"
-            print(f"{variant:20} {symmetry:8} {rate:>15} {broken:7.3f} {unexplained:11.3f}  {named}", flush=True)
-            if options.json:
-                rows = [asdict(result) for result in results]
-                options.json.write_text(json.dumps({"schema": 1, "epochs": options.epochs, "rows": rows}, indent=1))
+            print(f"{variant:20} {symmetry:8} {rate:>15} {broken:7.3f} {unexplained:11.3f}  {named}")
 
 
 if __name__ == "__main__":

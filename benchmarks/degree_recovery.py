@@ -4,8 +4,8 @@
 
 Digits are turned (or mirrored) by every element of a set, and networks that start from a larger group learn how much of
 it to keep. They are compared with the fixed choices at the same budget: the whole group (``full``), none of it (a plain
-network of as many weights), and, as an oracle that is told the answer, the true subgroup where there is one. For the
-task (digit, up | down) turned within ±w the table gives the turn up to which held-out accuracy holds; the truth is
+network of as many weights), and, as an ``oracle`` that is told the answer, the true subgroup where there is one. For the
+task (digit, up | down) turned within ±w (``up:w``) the table gives the turn up to which held-out accuracy holds; the truth is
 90° − w.
 
 Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST, where ``$PARTEQ_DATA`` (or
@@ -22,7 +22,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.digits import sklearn_digits
 from parteq.datasets.npz import read_npz
 from parteq.datasets.symmetry import apply_symmetry, up_or_down
+from parteq.pipelines.rows import Rows
 
 # For each symmetry of the data: the group networks start from, the subgroup that is the truth, its name as a group.
 SYMMETRIES = {
@@ -51,6 +52,7 @@ SYMMETRIES = {
     "any": ("so2", "SO(2)", None),
 }
 TURNS = (0, 30, 60)
+METHODS = ("learned", "full", "none", "oracle")
 HELD_OUT = 1000
 
 
@@ -103,26 +105,25 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float((torch.cat([model(part) for part in images.split(500)]).argmax(1) == labels).float().mean())
 
 
-def methods(group: str, subgroup: str | None) -> dict[str, dict[str, str]]:
-    """Return what is compared."""
+def methods(wanted: list[str], group: str, subgroup: str | None = None) -> dict[str, dict[str, str]]:
+    """Return what is compared, of the methods wanted."""
     chosen = {
         "learned": {"group": group, "degree": "learned"},
         "full": {"group": group, "degree": "full"},
         "none": {"group": "none", "degree": "full"},
     }
-    return chosen | ({"oracle": {"group": subgroup, "degree": "full"}} if subgroup else {})
+    chosen |= {"oracle": {"group": subgroup, "degree": "full"}} if subgroup else {}
+    return {method: config for method, config in chosen.items() if method in wanted}
 
 
-def recover(data: str, symmetry: str, seed: int, options: argparse.Namespace) -> Iterator[Result]:
-    """Train every method on digits under one symmetry."""
+def recover(data: str, symmetry: str, wanted: list[str], seed: int, options: argparse.Namespace) -> Iterator[Result]:
+    """Train methods on digits under one symmetry."""
     group, truth, subgroup = SYMMETRIES[symmetry]
     images, labels, count = read_digits(data)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: count + HELD_OUT]
     images = shrink(apply_symmetry(images[order], symmetry, seed).images)
     labels = labels[order]
-    for method, config in methods(group, subgroup).items():
-        if options.methods and method not in options.methods:
-            continue
+    for method, config in methods(wanted, group, subgroup).items():
         start = time.perf_counter()
         model = train(images[:count], labels[:count], seed, options, **config)
         degrees = measure_degree(model)
@@ -140,21 +141,22 @@ def recover(data: str, symmetry: str, seed: int, options: argparse.Namespace) ->
         )
 
 
-def turn_up_or_down(data: str, width: int, seed: int, options: argparse.Namespace) -> Iterator[Result]:
-    """Train every method on (digit, up | down) and find the turn up to which accuracy holds."""
+def turn_up_or_down(
+    data: str, symmetry: str, wanted: list[str], seed: int, options: argparse.Namespace
+) -> Iterator[Result]:
+    """Train methods on (digit, up | down) and find the turn up to which accuracy holds."""
+    width = int(symmetry.removeprefix("up:"))
     images, labels, count = read_digits(data)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: count + HELD_OUT]
     turned = up_or_down(images[order], labels[order], width, seed)
-    for method, config in methods("so2", None).items():
-        if options.methods and method not in options.methods:
-            continue
+    for method, config in methods(wanted, "so2").items():
         start = time.perf_counter()
         model = train(shrink(turned.images[:count]), turned.labels[:count], seed, options, **config)
         angles, rates = accuracy_against_turn(model, turned.images[count:], turned.labels[count:], prepare=shrink)
         degrees = measure_degree(model)
         yield Result(
             data,
-            f"up|down ±{width}°",
+            symmetry,
             method,
             seed,
             f"{90 - width}°",
@@ -191,13 +193,14 @@ def table(results: list[Result]) -> str:
 
 
 def main() -> None:
-    """Run, print the table as it grows, write JSON after every training."""
+    """Run, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
     parser.add_argument("--data", nargs="+", default=["digits", "mnist600", "mnist2000"])
-    parser.add_argument("--symmetry", nargs="+", default=[*SYMMETRIES, *(f"up:{width}" for width in TURNS)])
-    parser.add_argument("--methods", nargs="+")
-    parser.add_argument("--seeds", type=int, default=5)
+    symmetries = [*SYMMETRIES, *(f"up:{width}" for width in TURNS)]
+    parser.add_argument("--symmetry", nargs="+", choices=symmetries, default=symmetries)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--settings", type=json.loads, default={}, help="other training settings, as JSON")
@@ -205,20 +208,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results: list[Result] = []
-    for seed in range(options.seeds):
+    common = {name: getattr(options, name) for name in ("epochs", "width", "settings", "penalty")}
+    results = Rows(Result, options.json, **common)
+    for seed in options.seeds:
         for data in options.data:
             for symmetry in options.symmetry:
-                if symmetry.startswith("up:"):
-                    found = turn_up_or_down(data, int(symmetry[3:]), seed, options)
-                else:
-                    found = recover(data, symmetry, seed, options)
-                for result in found:
-                    results.append(result)
-                    print(json.dumps(asdict(result)), flush=True)
-                    if options.json:
-                        content = {"schema": 1, "epochs": options.epochs, "rows": [asdict(r) for r in results]}
-                        options.json.write_text(json.dumps(content, indent=1))
+                made = {"data": data, "symmetry": symmetry, "seed": seed}
+                wanted = [method for method in options.methods if not results.has(method=method, **made)]
+                compare = recover if symmetry in SYMMETRIES else turn_up_or_down
+                for result in compare(data, symmetry, wanted, seed, options):
+                    results.add(result)
     print(table(results))
 
 

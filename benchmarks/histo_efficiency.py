@@ -16,12 +16,11 @@ All methods have the same epochs, batches and settings, those of ``parteq histo 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from parteq.core.measure import measure_degree, summarize_degree
 from parteq.core.training import Settings, fit
 from parteq.datasets.images import ImageDataset, open_images
 from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
+from parteq.pipelines.rows import Rows
 
 DATA = {"malaria": "malaria_cells.npz", "chula": "chula_rbc.npz", "idc": "idc_14082"}
 METHODS = ("plain", "plain + d4", "plain wide + d4", "d4", "learned")
@@ -122,27 +122,28 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Train, evaluate, print the table, write JSON after every training."""
+    """Train, evaluate, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--n", type=int, nargs="+", default=[100, 400, 1600, 0], help="training images; 0 for all")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--augment", default="none", help="added to every method")
     parser.add_argument("--model", choices=MODELS, default="resnet")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--test", type=int, default=2000, help="held-out images at most")
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data")) / "histo"
-    rows: list[Row] = []
+    settings = {name: getattr(options, name) for name in ("augment", "model", "width", "test", "epochs")}
+    rows = Rows(Row, options.json, **settings)
     for data in options.data:
         images = open_images(str(folder / DATA[data]))
         models = configurations(options, images)
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             train, held_out = grouped_split(images.labels, images.groups, 0.3, seed)
             pool, test = images.subset(train), images.subset(held_out)
             check_no_leakage(pool.groups, test.groups)
@@ -151,12 +152,8 @@ def main() -> None:
             for count in sorted({min(n or len(pool), len(pool)) for n in options.n}):
                 training = pool.subset(stratified_subset(pool.labels, count, seed)) if count < len(pool) else pool
                 for method in options.methods:
-                    rows.append(run(options, data, method, models[method], seed, training, test))
-                    print(json.dumps(asdict(rows[-1])), flush=True)
-                    if options.json:
-                        settings = {name: value for name, value in vars(options).items() if name != "json"}
-                        content = {"schema": 1, "options": settings, "rows": [asdict(row) for row in rows]}
-                        options.json.write_text(json.dumps(content, indent=1))
+                    if not rows.has(data=data, n=count, method=method, seed=seed):
+                        rows.add(run(options, data, method, models[method], seed, training, test))
     print(table(rows))
 
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import statistics
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -35,11 +34,13 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.images import ImageDataset
 from parteq.datasets.npz import read_npz
 from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
+from parteq.pipelines.rows import Rows
 
 METHODS = ("scratch", "full", "head", "probe")
 LAYER_DECAY = 0.75
 CPU = torch.device("cpu")
 SCORES = ("auc", "balanced_accuracy", "accuracy", "nll")
+OF_A_RUN = ("json", "seeds", "methods", "threads")
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def learn(
 def main() -> None:
     """Pre-train, fine-tune, evaluate, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--reverse", action="store_true", help="from malaria cells to red cells")
     parser.add_argument("--model", choices=MODELS, default="resnet")
     parser.add_argument("--degree", choices=("learned", "full"), default="learned")
@@ -119,8 +120,12 @@ def main() -> None:
     source, target = (read_npz(folder / name) for name in ("chula_rbc.npz", "malaria_cells.npz"))
     if options.reverse:
         source, target = target, source
-    rows: list[Row] = []
-    for seed in range(options.seeds):
+    settings = {name: value for name, value in vars(options).items() if name not in OF_A_RUN}
+    rows = Rows(Row, options.json, **settings)
+    for seed in options.seeds:
+        wanted = [method for method in options.methods if not rows.has(method=method, seed=seed)]
+        if not wanted:
+            continue
         train_part, held_out = grouped_split(target.labels, target.groups, 0.3, seed)
         training, test = target.subset(train_part), target.subset(held_out)
         check_no_leakage(training.groups, test.groups)
@@ -129,20 +134,14 @@ def main() -> None:
         other = source.subset(stratified_subset(source.labels, options.pretraining_limit, seed))
         pretrained = new_model(options, other, seed)
         train(pretrained, other, Settings(epochs=options.pretraining_epochs, seed=seed))
-        for method in options.methods:
+        for method in wanted:
             start = time.perf_counter()
             model = learn(method, options, pretrained, training, seed)
             seconds = time.perf_counter() - start
             scores = task.evaluate(model, test, CPU, seed=seed)
             weights = sum(parameter.numel() for parameter in model.parameters())
             values = {name: float(scores[name] or 0) for name in SCORES}
-            row = Row(method, seed, len(training), options.epochs, weights, seconds=seconds, **values)
-            rows.append(row)
-            print(json.dumps(asdict(row)), flush=True)
-            if options.json:
-                settings = {name: value for name, value in vars(options).items() if name != "json"}
-                text = json.dumps({"schema": 1, "options": settings, "rows": [asdict(row) for row in rows]}, indent=1)
-                options.json.write_text(text)
+            rows.add(Row(method, seed, len(training), options.epochs, weights, seconds=seconds, **values))
     print(f"{'method':10} {'weights':>8}" + "".join(f"{name:>20}" for name in SCORES) + f"{'seconds':>10}")
     for method in options.methods:
         mine = [row for row in rows if row.method == method]

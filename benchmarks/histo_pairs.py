@@ -19,12 +19,11 @@ the largest broken energy of the first three convolutions. Cells: ``histo/malari
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +41,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.npz import read_npz
 from parteq.datasets.pairs import make_pairs
 from parteq.datasets.splits import grouped_split
+from parteq.pipelines.rows import Rows
 
 METHODS = ("invariant", "trunk", "unconstrained", "learned")
 FLIP = "D1 (mirror line at 0°)"
@@ -122,28 +122,24 @@ def row(results: list[Result]) -> str:
 
 
 def main() -> None:
-    """Run, print the table as it grows, write JSON after every training."""
+    """Run, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
     parser.add_argument("--n", type=int, nargs="+", default=[400, 1200])
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results: list[Result] = []
-    for count in options.n:
-        for method in options.methods:
-            for seed in range(options.seeds):
-                results.append(run(count, method, seed, options.epochs))
-                print(json.dumps(asdict(results[-1])), flush=True)
-                if options.json:
-                    content = {"schema": 1, "epochs": options.epochs, "rows": [asdict(r) for r in results]}
-                    options.json.write_text(json.dumps(content, indent=1))
-    for count in options.n:
-        for method in options.methods:
-            print(row([result for result in results if (result.n, result.method) == (count, method)]))
+    results = Rows(Result, options.json, epochs=options.epochs)
+    for seed in options.seeds:
+        for count in options.n:
+            for method in options.methods:
+                if not results.has(n=count, method=method, seed=seed):
+                    results.add(run(count, method, seed, options.epochs))
+    for count, method in sorted({(result.n, result.method) for result in results}):
+        print(row([result for result in results if (result.n, result.method) == (count, method)]))
 
 
 if __name__ == "__main__":

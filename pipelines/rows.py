@@ -1,4 +1,4 @@
-"""Results of a benchmark, row by row: kept in a file as they come, and gone on from when the script is run again."""
+"""Results of a benchmark, row by row: kept in a file as they come, and gone on with when the script is run again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from parteq.datasets.errors import DataError
 from parteq.pipelines.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -25,22 +26,26 @@ class Rows(list[Row], Generic[Row]):
     Args:
         kind: the dataclass of a row.
         path: JSON file that holds them under ``rows``; None keeps nothing.
+        settings: what all rows have in common, kept under ``settings``.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or was made with other settings.
     """
 
-    def __init__(self, kind: type[Row], path: Path | None) -> None:
-        found = read_json(path)["rows"] if path is not None and path.exists() else []
-        super().__init__(kind(**row) for row in found)
-        self.path = path
+    def __init__(self, kind: type[Row], path: Path | None, **settings: Any) -> None:
+        self.path, self.settings = path, settings
+        found: dict[str, Any] = read_json(path) if path is not None and path.exists() else {}
+        super().__init__(kind(**row) for row in found.get("rows", []))
+        if path is not None and found.get("settings", settings) != settings:
+            raise DataError(path, f"was made with {found['settings']}, not {settings}; name another file")
 
     def add(self, row: Row) -> None:
         """Appends a row, prints it and writes the file."""
         self.append(row)
         print(json.dumps(asdict(row)), flush=True)
         if self.path is not None:
-            write_json(self.path, {"schema": 1, "rows": [asdict(each) for each in self]})
+            rows = [asdict(each) for each in self]
+            write_json(self.path, {"schema": 1, "settings": self.settings, "rows": rows})
 
     def has(self, **values: Any) -> bool:
         """Whether there is a row with these values."""
