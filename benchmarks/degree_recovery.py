@@ -4,9 +4,9 @@
 
 Digits are turned (or mirrored) by every element of a set, and networks that start from a larger group learn how much of
 it to keep. They are compared with the fixed choices at the same budget: the whole group (``full``), none of it (a plain
-network of as many weights), and, as an ``oracle`` that is told the answer, the true subgroup where there is one. For the
-task (digit, up | down) turned within ±w (``up:w``) the table gives the turn up to which held-out accuracy holds; the truth is
-90° − w.
+network of as many weights), and, as an ``oracle`` that is told the answer, the true subgroup where there is one. For
+the task (digit, up | down) turned within ±w (``up:w``) the table gives the turn up to which held-out accuracy holds;
+the truth is 90° − w.
 
 Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST, where ``$PARTEQ_DATA`` (or
 ``../shared/data``) holds ``mnist_8k.npz``. Images are turned at twice the size they are learned at, 12×12 and 14×14.

@@ -22,6 +22,7 @@ number of weights is the rank of the steerable space.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,17 @@ class PartialKernel(nn.Module):
             variance = torch.where(fan > 1e-9, gain * sizes / fan.clamp_min(1e-9), torch.zeros_like(fan))
             scale = variance.sqrt()[feeds].to(self.weight)
             self.weight.copy_(self._drawn() * scale[:, None, None])
+
+    @property
+    def weight_rate(self) -> float:
+        """Factor on the learning rate of the weights that lets kernels move as fast as those of a plain convolution.
+
+        An optimiser like Adam moves every weight by about the learning rate. Weights are coordinates in an orthonormal
+        basis, so r of them move the n entries of a kernel by √(r/n) of it, root mean square; the factor is √(n/r), with
+        r the number of steerable kernels, which alone count while λ is uniform. 1 without symmetry, √8 for D4.
+        """
+        entries = len(self.basis_out) * len(self.basis_in) * len(self.filters)
+        return math.sqrt(entries / max(int(self.invariant_rows().sum()), 1))
 
     def invariant_rows(self) -> Tensor:
         """Return which rows of the weights are exactly steerable kernels, shape (rows,), boolean.

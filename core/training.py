@@ -49,7 +49,7 @@ class Settings:
 
     Attributes:
         epochs: passes over the data.
-        batch_size: samples a step, of all processes together; None for 32, or of fewer than 400 samples a twelfth of
+        batch_size: samples a step, of all processes together; None for 32, or of fewer than 800 samples a 25th of
             them, but at least 8: few samples are not to mean few steps.
         learning_rate: the highest reached.
         weight_decay: on weights, not on densities, biases and the parameters of norms.
@@ -66,7 +66,7 @@ class Settings:
     epochs: int = 30
     batch_size: int | None = None
     learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
+    weight_decay: float = 0.5
     density_learning_rate: float = 3.0
     symmetric_steps: float = 0.25
     warmup: float = 0.1
@@ -121,7 +121,8 @@ def fit(
         after_epoch: validates, keeps checkpoints, may end the training.
         state: the state of an earlier epoch, as given to ``after_epoch``, to go on from; the model must hold the
             weights of the same epoch.
-        rates: factors on the learning rate of some parameters, 1 for those that are not there.
+        rates: factors on the learning rate of some parameters, 1 for those that are not there; they come on top of the
+            factor that a module has for its own, ``weight_rate``.
         progress: show a bar, if on a terminal.
 
     Returns:
@@ -261,7 +262,8 @@ def _optimiser(model: nn.Module, settings: Settings, rates: Mapping[nn.Parameter
             seen.add(parameter)
             bare = parameter.ndim < 2 or name == "bias" or "Norm" in type(module).__name__
             kind = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
-            parts.setdefault((kind, rates.get(parameter, 1.0)), []).append(parameter)
+            rate = rates.get(parameter, 1.0) * getattr(module, "weight_rate", 1.0)
+            parts.setdefault((kind, rate), []).append(parameter)
     groups = [
         kinds[kind] | {"params": parameters, "factor": kinds[kind]["factor"] * rate}
         for (kind, rate), parameters in sorted(parts.items(), key=lambda part: list(kinds).index(part[0][0]))
@@ -283,7 +285,7 @@ def _order(length: int, settings: Settings, epoch: int) -> list[Tensor]:
         raise ValueError("there is no sample to train on")
     generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 0))
     shuffled = torch.randperm(length, generator=generator)
-    batch_size = settings.batch_size or min(max(length // 12, 8), 32)
+    batch_size = settings.batch_size or min(max(length // 25, 8), 32)
     return list(torch.tensor_split(shuffled, math.ceil(length / batch_size)))
 
 

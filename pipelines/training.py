@@ -31,7 +31,7 @@ class TrainingCommand(Command):
     """Samples a step; else 32, or fewer of a small set."""
     learning_rate: float = 3e-3
     """Highest learning rate."""
-    weight_decay: float = 1e-2
+    weight_decay: float = 0.5
     """Weight decay."""
     mixed_precision: bool = False
     """Compute in bfloat16."""

@@ -73,6 +73,8 @@ class TrainPoses(ParticlesInput, TrainingCommand):
     """Train no longer than this."""
     epochs: int = 0
     """Passes over the images; 0 shows 70,000 in all."""
+    weight_decay: float = 0.01
+    """Weight decay."""
 
     def settings(self) -> Settings:
         """The settings of the loop; they depend on the number of particles only through the epochs."""

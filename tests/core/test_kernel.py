@@ -283,6 +283,19 @@ def test_outputs_start_with_the_variance_of_he(group: SymmetryGroup, band: int, 
     torch.testing.assert_close(energy, torch.full_like(energy, 2.0), rtol=0.35, atol=0)
 
 
+@pytest.mark.parametrize("degree", ["full", "none", "softmax"])
+def test_a_step_of_all_weights_moves_every_kernel_as_far_as_a_plain_one(group: SymmetryGroup, degree: str) -> None:
+    """A step of ±1 of every weight, times its rate, moves an entry by 1, root mean square; λ is uniform or fixed."""
+    representation, filters = _small(group), _filters(group)
+    density = make_density(group, degree, _full_band(representation, filters.bank.irreps))
+    kernel = kernel_of_coefficients(representation, representation, filters.bank.irreps, density)
+    with torch.no_grad():
+        kernel.weight.copy_(torch.where(torch.rand_like(kernel.weight) < 0.5, -1.0, 1.0) * kernel.weight_rate)
+        moved = kernel.coefficients().square().mean().sqrt()
+    torch.testing.assert_close(moved, torch.ones_like(moved))
+    assert degree != "none" or kernel.weight_rate == pytest.approx(1)
+
+
 def test_a_band_below_the_product_of_two_fields_gives_an_empty_triple() -> None:
     """Frequency 2 → 0 on frequency 0 filters reaches no irrep of a density with band 1: no weights, not an error."""
     group = plane_group("so2")

@@ -18,7 +18,7 @@ from parteq.core import training
 from parteq.core.density import make_density
 from parteq.core.fields import FieldType, regular
 from parteq.core.groups import plane_group
-from parteq.core.layers import PartialLinear
+from parteq.core.layers import PartialConv2d, PartialLinear
 from parteq.core.training import Settings, fit, read_batches, uniform
 
 SAMPLES = 50
@@ -142,7 +142,7 @@ def test_every_sample_once_an_epoch_in_even_batches():
     assert not torch.equal(*epochs)
 
 
-@pytest.mark.parametrize(("samples", "steps"), [(5, 1), (50, 7), (100, 13), (240, 12), (384, 12), (3200, 100)])
+@pytest.mark.parametrize(("samples", "steps"), [(5, 1), (50, 7), (100, 13), (250, 25), (400, 25), (3200, 100)])
 def test_few_samples_do_not_mean_few_steps(samples, steps):
     assert len(training._order(samples, Settings(), epoch=0)) == steps
 
@@ -184,6 +184,16 @@ def test_rates_of_single_parameters():
         (0.5, 0.0, [id(model[0].bias)]),
         (1.0, 0.0, [id(model[1].weight), id(model[1].bias), id(model[4].bias)]),
     ]
+
+
+def test_weights_of_kernels_learn_at_the_rate_of_the_kernel():
+    group = plane_group("c4")
+    layer = PartialConv2d(FieldType(regular(group), 1), FieldType(regular(group), 1), 3, make_density(group, "full", 0))
+    weight = layer.kernel.weight
+    groups = training._optimiser(layer, Settings(), {weight: 0.5}).param_groups
+    rates = {id(parameter): found["factor"] for found in groups for parameter in found["params"]}
+    assert rates == {id(weight): 0.5 * layer.kernel.weight_rate, id(layer.bias): 1.0}
+    assert layer.kernel.weight_rate == pytest.approx(2)
 
 
 def test_a_rate_is_a_factor_on_the_steps():
