@@ -252,15 +252,13 @@ def main() -> None:
     parser.add_argument("--regimes", nargs="+", default=["normal", "every"], choices=REGIMES)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--augmented", nargs="+", type=int, default=[0, 1], choices=[0, 1], help="of our networks")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
     parser.add_argument("--epochs", type=int, default=Train.epochs)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = Rows(Result, options.json)
-    for seed, regime, method, kind in product(
-        range(options.seeds), options.regimes, options.methods, options.augmented
-    ):
+    for seed, regime, method, kind in product(options.seeds, options.regimes, options.methods, options.augmented):
         augmented = bool(kind)
         if rows.has(regime=regime, method=method, augmented=augmented, seed=seed):
             continue

@@ -59,7 +59,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 TARGETS = ("homo", "gap", "alpha", "mu")
 TRAIN, LAYERS, NEIGHBOURS = 10_000, 3, 12
-SETTINGS = Settings(batch_size=48, weight_decay=0.1)
+SETTINGS = Settings(batch_size=48, weight_decay=1.0)
 TRIAL = 480
 
 
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results to this file, and go on with it")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=["homo"])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
     parser.add_argument("--epochs", type=float, default=4.0)
     parser.add_argument("--minutes", type=float, help="of processor time, in place of --epochs")
     parser.add_argument("--threads", type=int, default=2)
@@ -220,7 +220,7 @@ def main() -> None:
             results[training] = Result(training, **row)
     epochs = options.epochs if options.minutes is None else None
     groups = [
-        [Training(target, variant, seed, epochs, options.minutes) for seed in range(options.seeds)]
+        [Training(target, variant, seed, epochs, options.minutes) for seed in options.seeds]
         for target in options.targets
         for variant in options.variants
     ]

@@ -65,7 +65,7 @@ class Train(Clouds, TrainingCommand):
     """Passes over the data."""
     batch_size: Number = 48
     """Samples a step."""
-    weight_decay: float = 0.1
+    weight_decay: float = 1.0
     """Weight decay."""
     points: int = 512
     """Points taken of each cloud."""
