@@ -16,20 +16,20 @@ elements as attributes of the nodes.
 
 With ``--epochs`` all are trained for as many passes over the molecules; with ``--minutes`` each for as many as it can
 make in that time, which a short training measures beforehand. All share loss, optimiser, schedule and batches.
-Molecules: ``qm9_12k.npz`` in ``$PARTEQ_DATA`` (or ``../shared/data``). A file given with ``--json`` is gone on with.
+Molecules: ``qm9_12k.npz`` in ``$PARTEQ_DATA`` (or ``../shared/data``).
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import itertools
 import math
 import os
 import statistics
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.points.clouds import open_clouds
 from parteq.datasets.points.elements import COVALENT_RADII_IN_ANGSTROMS, ELEMENTS
 from parteq.datasets.points.targets import Target
-from parteq.pipelines.files import replacing
+from parteq.pipelines.rows import Rows
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "analytic": {"kernel": "analytic"},
@@ -61,24 +61,16 @@ TARGETS = ("homo", "gap", "alpha", "mu")
 TRAIN, LAYERS, NEIGHBOURS = 10_000, 3, 12
 SETTINGS = Settings(batch_size=48, weight_decay=1.0)
 TRIAL = 480
-
-
-@dataclass(frozen=True)
-class Training:
-    """What is trained: a network of ``variant`` for so many ``epochs`` or, where these are None, ``minutes``."""
-
-    target: str
-    variant: str
-    seed: int
-    epochs: float | None
-    minutes: float | None
+Answers = dict[str, tuple[Tensor, Target]]
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a training went; ``passes`` over the molecules."""
+    """One training; ``passes`` over the molecules, ``seconds`` of processor time."""
 
-    training: Training
+    target: str
+    variant: str
+    seed: int
     passes: float
     seconds: float
     parameters: int
@@ -153,7 +145,7 @@ def train(model: nn.Module, data: TensorDataset, samples: int, seed: int) -> flo
     return (time.process_time() - start) / torch.get_num_threads()
 
 
-def molecules() -> tuple[TensorDataset, dict[str, tuple[Tensor, Target]]]:
+def molecules() -> tuple[TensorDataset, Answers]:
     """Return samples of all molecules, in an order drawn once and for all, and what is to be said of them."""
     folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
     clouds = open_clouds(f"qm9:{folder / 'qm9_12k.npz'}", "train")
@@ -162,31 +154,33 @@ def molecules() -> tuple[TensorDataset, dict[str, tuple[Tensor, Target]]]:
     return data, {name: task.answers(clouds, name) for name in TARGETS}
 
 
-def run(training: Training, data: TensorDataset, wanted: Tensor, target: Target) -> Result:
-    """Train one network, and test it."""
+def run(
+    name: str, variant: str, seed: int, data: TensorDataset, answers: Answers, options: argparse.Namespace
+) -> Result:
+    """Train one network for so many epochs or, where they are given, minutes, and test it."""
+    wanted, target = answers[name]
     parts = slice(TRAIN), slice(TRAIN, None)
     known, test = (TensorDataset(*(tensor[part] for tensor in (*data.tensors, wanted))) for part in parts)
     lengths = task.lengths(known)
 
     def fresh() -> PointNetwork | E3nnNetwork:
-        model = build(training.variant, wanted[:TRAIN], training.seed)
+        model = build(variant, wanted[:TRAIN], seed)
         if isinstance(model, PointNetwork):
             model.set_lengths(*lengths)
         return model
 
-    if training.minutes is None:
-        assert training.epochs is not None
-        samples = round(training.epochs * TRAIN)
+    if options.minutes is None:
+        samples = round(options.epochs * TRAIN)
     else:
         # Of two trials the first compiles what e3nn compiles.
-        seconds = [train(fresh(), known, TRIAL, training.seed) for _ in range(2)][1]
-        samples = round(60 * training.minutes / seconds * TRIAL)
+        seconds = [train(fresh(), known, TRIAL, seed) for _ in range(2)][1]
+        samples = round(60 * options.minutes / seconds * TRIAL)
     model = fresh()
-    seconds = train(model, known, samples, training.seed)
+    seconds = train(model, known, samples, seed)
     scores = task.evaluate(model, test, wanted[TRAIN:], torch.device("cpu"), factor=target.factor)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     errors = scores["mae"], scores["mae_of_mean"]
-    return Result(training, samples / TRAIN, seconds, parameters, *errors, target.unit)
+    return Result(name, variant, seed, samples / TRAIN, seconds, parameters, *errors, target.unit)
 
 
 def line(results: list[Result]) -> str:
@@ -195,16 +189,16 @@ def line(results: list[Result]) -> str:
     spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
     passes, seconds = (statistics.mean(getattr(result, name) for result in results) for name in ("passes", "seconds"))
     return (
-        f"{first.training.target:6} {first.training.variant:9} {statistics.mean(errors):8.4g} ± {spread:6.2g} "
+        f"{first.target:6} {first.variant:9} {statistics.mean(errors):8.4g} ± {spread:6.2g} "
         f"({len(errors)}) {first.mae_unit:6} of {first.mae_of_mean:.4g} for the mean; {passes:5.1f} passes, "
         f"{seconds:4.0f} s, {first.parameters:,} parameters"
     )
 
 
 def main() -> None:
-    """Run what is not in the file yet, write it after every training, print the table."""
+    """Run, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with it")
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=["homo"])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
@@ -213,33 +207,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results: dict[Training, Result] = {}
-    if options.json and options.json.exists():
-        for row in json.loads(options.json.read_text())["rows"]:
-            training = Training(**{key: row.pop(key) for key in Training.__dataclass_fields__})
-            results[training] = Result(training, **row)
-    epochs = options.epochs if options.minutes is None else None
-    groups = [
-        [Training(target, variant, seed, epochs, options.minutes) for seed in options.seeds]
-        for target in options.targets
-        for variant in options.variants
-    ]
+    results = Rows(Result, options.json, epochs=options.epochs, minutes=options.minutes)
     data, answers = molecules()
     # Seed by seed, so that what is there when time is up compares.
-    for training in (training for seeds in zip(*groups, strict=True) for training in seeds):
-        if training in results:
-            continue
-        results[training] = run(training, data, *answers[training.target])
-        print(results[training], flush=True)
-        if options.json:
-            rows = [
-                asdict(training) | {k: v for k, v in asdict(r).items() if k != "training"}
-                for training, r in results.items()
-            ]
-            with replacing(options.json) as temporary:
-                temporary.write_text(json.dumps({"schema": 1, "train": TRAIN, "rows": rows}, indent=1) + "\n")
-    for group in groups:
-        print(line([results[training] for training in group]))
+    for seed, target, variant in itertools.product(options.seeds, options.targets, options.variants):
+        if not results.has(target=target, variant=variant, seed=seed):
+            results.add(run(target, variant, seed, data, answers, options))
+    for target, variant in itertools.product(options.targets, options.variants):
+        print(line([result for result in results if (result.target, result.variant) == (target, variant)]))
 
 
 if __name__ == "__main__":
