@@ -108,18 +108,18 @@ def match(dataset: ImageDataset, classes: Sequence[str] | None, channels: int, d
     """Numbers the labels of a data set as a model does, by the names of the classes; None for unlabelled images.
 
     Raises:
-        DataError: if there is a class that the model does not know, or the channels or dimensions differ.
+        DataError: if a class occurs that the model does not know, or the channels or dimensions differ.
     """
     if len(dataset.spatial) != dimensions or dataset.channels != channels:
         found, wanted = f"{len(dataset.spatial)}-D of {dataset.channels}", f"{dimensions}-D of {channels}"
         raise DataError(dataset.source, f"holds {found} channels; the model takes {wanted}")
     if classes is None:
         return dataset
-    unknown = [name for name in dataset.classes if name not in classes]
-    if unknown:
+    occurring = [dataset.classes[number] for number in np.unique(dataset.labels)]
+    if unknown := [name for name in occurring if name not in classes]:
         raise DataError(dataset.source, f"has the class {unknown[0]!r}; the model tells apart {', '.join(classes)}")
     if dataset.classes != tuple(classes):
-        number = np.array([classes.index(name) for name in dataset.classes])
+        number = np.array([classes.index(name) if name in classes else -1 for name in dataset.classes])
         dataset = dataset.subset(np.arange(len(dataset)))
         dataset.labels, dataset.classes = number[dataset.labels], tuple(classes)
     return dataset

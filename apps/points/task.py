@@ -92,9 +92,6 @@ def match(clouds: PointClouds, about: dict[str, Any], *, labelled: bool = True) 
     classes = about["classes"]
     if not labelled or not classes:
         return clouds
-    unknown = [name for name in clouds.classes if name not in classes]
-    if unknown:
-        raise DataError(clouds.source, f"has the class {unknown[0]!r}; the model tells apart {', '.join(classes)}")
     return clouds.numbered_as(classes)
 
 

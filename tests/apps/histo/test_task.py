@@ -142,3 +142,7 @@ def test_classes_are_matched_by_name():
     assert matched.classes == ("a", "b", "c")
     assert data.labels.tolist() == [0, 1, 1, 0]
     assert task.match(data, None, 1, 2) is data
+    unused = ArrayDataset(np.zeros((2, 1, 5, 5), np.uint8), [2, 0], classes=["b", "never", "a"])
+    assert task.match(unused, ["a", "b"], 1, 2).labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match="the class 'a'"):
+        task.match(unused, ["b"], 1, 2)

@@ -62,6 +62,8 @@ def test_losses_and_scores_of_both_tasks() -> None:
 def test_classes_are_matched_by_name() -> None:
     about = {"feature_names": [], "classes": ["b", "c", "a"]}
     assert task.match(_clouds(), about).labels.tolist() == [2, 0, 2, 0]
+    unused = _clouds(labels=[2, 0, 2, 0], classes=["a", "never", "b"])
+    assert task.match(unused, about).labels.tolist() == [0, 2, 0, 2]
     with pytest.raises(DataError, match="class 'a'"):
         task.match(_clouds(), about | {"classes": ["b"]})
     with pytest.raises(DataError, match="features"):
