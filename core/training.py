@@ -26,7 +26,18 @@ from tqdm import tqdm
 from parteq.core.chain import full_symmetry
 from parteq.core.distributed import is_main, rank, total, world_size
 
-__all__ = ["AfterEpoch", "Augment", "Batch", "Loss", "Penalty", "Settings", "fit", "read_batches", "uniform"]
+__all__ = [
+    "AfterEpoch",
+    "Augment",
+    "Batch",
+    "Loss",
+    "Penalty",
+    "Settings",
+    "fit",
+    "make_optimiser",
+    "read_batches",
+    "uniform",
+]
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +132,7 @@ def fit(
         after_epoch: validates, keeps checkpoints, may end the training.
         state: the state of an earlier epoch, as given to ``after_epoch``, to go on from; the model must hold the
             weights of the same epoch.
-        rates: factors on the learning rate of some parameters, 1 for those that are not there; they come on top of the
-            factor that a module has for its own, ``weight_rate``.
+        rates: factors on the learning rate of some parameters, see `make_optimiser`.
         progress: show a bar, if on a terminal.
 
     Returns:
@@ -135,7 +145,7 @@ def fit(
     """
     device = torch.device(device)
     model.to(device)
-    optimiser = _optimiser(model, settings, rates or {})
+    optimiser = make_optimiser(model, settings, rates)
     first = 0
     if state is not None:
         optimiser.load_state_dict(state["optimiser"])
@@ -183,6 +193,43 @@ def fit(
             if ended:
                 break
     return records
+
+
+def make_optimiser(
+    model: nn.Module, settings: Settings, rates: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
+    """AdamW as `fit` uses it: densities, parameters with weight decay, and the rest; weights of kernels at their rates.
+
+    Args:
+        model: those of its parameters that require a gradient are given to the optimiser.
+        settings: learning rate, weight decay, and the factor on the rate of densities.
+        rates: factors on the learning rate of some parameters, 1 for those that are not there; they come on top of the
+            factor that a module has for its own, ``weight_rate``.
+
+    Returns:
+        The optimiser; each of its groups has its ``factor`` on the learning rate.
+    """
+    kinds = {
+        "density": {"weight_decay": 0.0, "factor": settings.density_learning_rate},
+        "decayed": {"weight_decay": settings.weight_decay, "factor": 1.0},
+        "bare": {"weight_decay": 0.0, "factor": 1.0},
+    }
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in seen or not parameter.requires_grad:
+                continue
+            seen.add(parameter)
+            bare = parameter.ndim < 2 or name == "bias" or "Norm" in type(module).__name__
+            kind = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
+            rate = (rates or {}).get(parameter, 1.0) * getattr(module, "weight_rate", 1.0)
+            parts.setdefault((kind, rate), []).append(parameter)
+    groups = []
+    for (kind, rate), parameters in sorted(parts.items(), key=lambda part: list(kinds).index(part[0][0])):
+        factor = kinds[kind]["factor"] * rate
+        groups.append(kinds[kind] | {"params": parameters, "factor": factor, "lr": settings.learning_rate * factor})
+    return torch.optim.AdamW(groups)
 
 
 def _batches(
@@ -244,31 +291,6 @@ def _train_mode(model: nn.Module) -> None:
         needs = [parameter.requires_grad for parameter in module.parameters()]
         if needs and not any(needs):
             module.eval()
-
-
-def _optimiser(model: nn.Module, settings: Settings, rates: Mapping[nn.Parameter, float]) -> torch.optim.Optimizer:
-    """AdamW over densities, parameters with weight decay, and the rest; each in a group for each factor on its rate."""
-    kinds = {
-        "density": {"weight_decay": 0.0, "factor": settings.density_learning_rate},
-        "decayed": {"weight_decay": settings.weight_decay, "factor": 1.0},
-        "bare": {"weight_decay": 0.0, "factor": 1.0},
-    }
-    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
-    seen: set[nn.Parameter] = set()
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter in seen or not parameter.requires_grad:
-                continue
-            seen.add(parameter)
-            bare = parameter.ndim < 2 or name == "bias" or "Norm" in type(module).__name__
-            kind = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
-            rate = rates.get(parameter, 1.0) * getattr(module, "weight_rate", 1.0)
-            parts.setdefault((kind, rate), []).append(parameter)
-    groups = [
-        kinds[kind] | {"params": parameters, "factor": kinds[kind]["factor"] * rate}
-        for (kind, rate), parameters in sorted(parts.items(), key=lambda part: list(kinds).index(part[0][0]))
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
 def _rate(step: int, steps: int, settings: Settings) -> float:

@@ -19,7 +19,7 @@ from parteq.core.density import make_density
 from parteq.core.fields import FieldType, regular
 from parteq.core.groups import plane_group
 from parteq.core.layers import PartialConv2d, PartialLinear
-from parteq.core.training import Settings, fit, read_batches, uniform
+from parteq.core.training import Settings, fit, make_optimiser, read_batches, uniform
 
 SAMPLES = 50
 SETTINGS = Settings(epochs=4, batch_size=8, learning_rate=1e-2, seed=3)
@@ -160,7 +160,7 @@ def test_densities_biases_and_norms_do_not_decay():
     model = toy_model()
     model.density = nn.Parameter(torch.zeros(3, 3))
     model.density.is_density = True
-    groups = training._optimiser(model, Settings(density_learning_rate=7, weight_decay=0.5), {}).param_groups
+    groups = make_optimiser(model, Settings(density_learning_rate=7, weight_decay=0.5)).param_groups
     density, decayed, bare = groups
     assert density["params"] == [model.density]
     assert (density["factor"], density["weight_decay"]) == (7, 0)
@@ -175,7 +175,7 @@ def test_rates_of_single_parameters():
     model.density = nn.Parameter(torch.zeros(3, 3))
     model.density.is_density = True
     rates = {model[0].weight: 0.5, model[0].bias: 0.5, model.density: 0.25}
-    groups = training._optimiser(model, Settings(density_learning_rate=8, weight_decay=0.5), rates).param_groups
+    groups = make_optimiser(model, Settings(density_learning_rate=8, weight_decay=0.5), rates).param_groups
     found = [(group["factor"], group["weight_decay"], [id(p) for p in group["params"]]) for group in groups]
     assert found == [
         (2.0, 0.0, [id(model.density)]),
@@ -190,7 +190,7 @@ def test_weights_of_kernels_learn_at_the_rate_of_the_kernel():
     group = plane_group("c4")
     layer = PartialConv2d(FieldType(regular(group), 1), FieldType(regular(group), 1), 3, make_density(group, "full", 0))
     weight = layer.kernel.weight
-    groups = training._optimiser(layer, Settings(), {weight: 0.5}).param_groups
+    groups = make_optimiser(layer, Settings(), {weight: 0.5}).param_groups
     rates = {id(parameter): found["factor"] for found in groups for parameter in found["params"]}
     assert rates == {id(weight): 0.5 * layer.kernel.weight_rate, id(layer.bias): 1.0}
     assert layer.kernel.weight_rate == pytest.approx(2)
