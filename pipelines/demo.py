@@ -191,7 +191,7 @@ STUDIES = (
         "A network that keeps all of C4 cannot tell standing from lying and is right in half of the cases at best.",
         "c4",
         images=800,
-        epochs=18,
+        epochs=15,
         make=_standing_or_lying,
     ),
     _Study(
@@ -202,7 +202,7 @@ STUDIES = (
         "by quarters and mirrors.",
         "d4",
         images=400,
-        epochs=15,
+        epochs=12,
         make=_tissue,
     ),
 )
