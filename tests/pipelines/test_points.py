@@ -207,7 +207,7 @@ def test_evaluation_knows_the_classes_of_training(parteq, clouds, trained_points
     with np.load(clouds / "test.npz") as arrays:
         np.savez(data, **{**arrays, "classes": ["flat", "round"]})
     words = ["points", "evaluate", "--run", trained_points, "--data", data, "--json", out]
-    assert parteq(*words) == (2, "", f"parteq: {data}: has the class 'round'; the model tells apart flat, long\n")
+    assert parteq(*words) == (2, "", f"parteq: {data}: has the class 'round'; known are flat, long\n")
     assert not out.exists()
 
 
