@@ -202,7 +202,7 @@ STUDIES = (
         "by quarters and mirrors.",
         "d4",
         images=400,
-        epochs=12,
+        epochs=10,
         make=_tissue,
     ),
 )

@@ -21,7 +21,7 @@ __all__ = ["particles_section"]
 
 log = logging.getLogger(__name__)
 
-BOX, PARTICLES, EPOCHS, ATOMS = 24, 1000, 20, 25
+BOX, PARTICLES, EPOCHS, ATOMS = 24, 1000, 24, 25
 SEMI_AXES = np.array([9.0, 7.0, 6.0])  # in voxels
 
 
