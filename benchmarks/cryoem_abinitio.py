@@ -15,8 +15,6 @@ The map is ``clean70SRibosome_vol_65p.mrc`` in ``$PARTEQ_DATA/cryoem`` (or ``../
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -31,9 +29,9 @@ from parteq.apps.cryoem.reconstruction import Reconstruction
 from parteq.apps.cryoem.resolution import fourier_shell_correlation, resolution_at
 from parteq.datasets.cryoem.mrc import read_volume
 from parteq.datasets.cryoem.particles import open_particles
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder
 from parteq.pipelines.cli import main as parteq
 from parteq.pipelines.cryoem.train import TrainPoses
-from parteq.pipelines.rows import Rows
 from parteq.pipelines.run import Run
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -158,19 +156,16 @@ def table(results: list[Result]) -> str:
 
 def main() -> None:
     """Runs the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser = benchmark_parser(__doc__, seeds=5, threads=1)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sweep", nargs="+", choices=SWEEPS, default=["plain"])
     parser.add_argument("--cost", nargs="+", choices=("epochs", "time"), default=["epochs", "time"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--n", type=int, default=2000, help="particles")
     parser.add_argument("--epochs", type=int, default=35)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    data = Path(os.environ.get("PARTEQ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "cryoem"
-    results = Rows(Result, options.json)
+    data = data_folder() / "cryoem"
+    results = Rows(Result, options.json, n=options.n, epochs=options.epochs)
     with tempfile.TemporaryDirectory() as temporary:
         for seed in options.seeds:
             for sweep in options.sweep:

@@ -15,8 +15,6 @@ within 15°. Results are kept as each is done, and taken up from the same ``--js
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -25,10 +23,10 @@ from typing import Any
 
 import torch
 
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder
 from parteq.pipelines.cli import main as parteq
 from parteq.pipelines.cryoem.train import TrainPoses
 from parteq.pipelines.files import read_json
-from parteq.pipelines.rows import Rows
 from parteq.pipelines.run import Run
 
 METHODS = {
@@ -123,17 +121,14 @@ def table(results: list[Result]) -> str:
 
 def main() -> None:
     """Runs the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="keep the results in this file")
+    parser = benchmark_parser(__doc__, seeds=2, threads=1)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--cost", nargs="+", choices=("epochs", "time"), default=["epochs", "time"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=int, default=44)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    data = Path(os.environ.get("PARTEQ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "cryoem"
-    results = Rows(Result, options.json)
+    data = data_folder() / "cryoem"
+    results = Rows(Result, options.json, epochs=options.epochs)
     for seed in options.seeds:
         for method in options.methods:
             # The others set the time.

@@ -18,13 +18,11 @@ Digits of scikit-learn under C4 and C2, networks that start from D4, everything 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +38,7 @@ from parteq.core.density import SoftmaxDensity
 from parteq.core.measure import measure_degree, nearest_subgroup, partial_layers
 from parteq.core.training import Settings, fit
 from parteq.datasets.symmetry import apply_symmetry
-from parteq.pipelines.rows import Rows
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, mean_and_spread
 
 Penalty = Callable[[nn.Module], Tensor]
 
@@ -164,13 +162,10 @@ def run(variant: str, symmetry: str, seed: int, epochs: int) -> Result:
 
 def main() -> None:
     """Run, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser = benchmark_parser(__doc__, seeds=3, threads=2)
     parser.add_argument("--variants", nargs="+", default=list(variants(1)))
     parser.add_argument("--symmetry", nargs="+", default=["c4", "c2"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Rows(Result, options.json, epochs=options.epochs)
@@ -179,19 +174,17 @@ def main() -> None:
             for seed in options.seeds:
                 if not results.has(variant=variant, symmetry=symmetry, seed=seed):
                     results.add(run(variant, symmetry, seed, options.epochs))
-    print(f"{'variant':20} {'symmetry':8} {'accuracy':>15} {'broken':>7} {'unexplained':>11}  named")
+    print(f"{'variant':20} {'symmetry':8} {'accuracy':>19} {'broken':>7} {'unexplained':>11}  named")
     for symmetry in options.symmetry:
         for variant in options.variants:
             found = [result for result in results if (result.symmetry, result.variant) == (symmetry, variant)]
             rates = [result.accuracy for result in found]
-            spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
             broken, unexplained = (
                 statistics.mean(getattr(result, name) for result in found)
                 for name in ("broken_energy", "unexplained_energy")
             )
-            rate = f"{statistics.mean(rates):.3f} ± {spread:.3f}"
             named = f"{sum(result.named for result in found)}/{len(found)}"
-            print(f"{variant:20} {symmetry:8} {rate:>15} {broken:7.3f} {unexplained:11.3f}  {named}")
+            print(f"{variant:20} {symmetry:8} {mean_and_spread(rates):>19} {broken:7.3f} {unexplained:11.3f}  {named}")
 
 
 if __name__ == "__main__":

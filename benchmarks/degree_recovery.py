@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 import warnings
@@ -24,7 +23,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +38,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.digits import sklearn_digits
 from parteq.datasets.npz import read_npz
 from parteq.datasets.symmetry import apply_symmetry, up_or_down
-from parteq.pipelines.rows import Rows
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
 
 # For each symmetry of the data: the group networks start from, the subgroup that is the truth, its name as a group.
 SYMMETRIES = {
@@ -54,6 +52,7 @@ SYMMETRIES = {
 TURNS = (0, 30, 60)
 METHODS = ("learned", "full", "none", "oracle")
 HELD_OUT = 1000
+SETTINGS = ("epochs", "width", "settings", "penalty")
 
 
 @dataclass
@@ -78,7 +77,7 @@ def read_digits(name: str) -> tuple[Tensor, Tensor, int]:
     if name == "digits":
         images, labels = sklearn_digits(size=16, margin=4).tensors()
         return images.float() / 255, labels, 600
-    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = data_folder()
     images, labels = read_npz(folder / "mnist_8k.npz").tensors()
     return images.float() / 255, labels, int(name.removeprefix("mnist"))
 
@@ -177,10 +176,7 @@ def table(results: list[Result]) -> str:
     lines = [f"{'data':10} {'symmetry':13} {'truth':24} {'method':8} {'accuracy':>14}  broken energy, layer by layer"]
     for (data, symmetry, truth, method), group in gathered.items():
         rates = [result.accuracy for result in group]
-        spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
-        line = (
-            f"{data:10} {symmetry:13} {truth:24} {method:8} {statistics.mean(rates):.3f} ± {spread:.3f} ({len(rates)})"
-        )
+        line = f"{data:10} {symmetry:13} {truth:24} {method:8} {mean_and_spread(rates)}"
         if method == "learned":
             layers = [statistics.mean(layer) for layer in zip(*(r.broken_energy for r in group), strict=True)]
             line += "  " + " ".join(f"{energy:.2f}" for energy in layers)
@@ -194,22 +190,18 @@ def table(results: list[Result]) -> str:
 
 def main() -> None:
     """Run, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser = benchmark_parser(__doc__, seeds=5, threads=2)
     parser.add_argument("--data", nargs="+", default=["digits", "mnist600", "mnist2000"])
     symmetries = [*SYMMETRIES, *(f"up:{width}" for width in TURNS)]
     parser.add_argument("--symmetry", nargs="+", choices=symmetries, default=symmetries)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--settings", type=json.loads, default={}, help="other training settings, as JSON")
     parser.add_argument("--penalty", type=json.loads, default={}, help="other prices of the chain, as JSON")
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    common = {name: getattr(options, name) for name in ("epochs", "width", "settings", "penalty")}
-    results = Rows(Result, options.json, **common)
+    results = Rows(Result, options.json, **{name: getattr(options, name) for name in SETTINGS})
     for seed in options.seeds:
         for data in options.data:
             for symmetry in options.symmetry:

@@ -16,13 +16,10 @@ All methods have the same epochs, batches and settings, those of ``parteq histo 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,10 +33,11 @@ from parteq.core.measure import measure_degree, summarize_degree
 from parteq.core.training import Settings, fit
 from parteq.datasets.images import ImageDataset, open_images
 from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
-from parteq.pipelines.rows import Rows
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
 
 DATA = {"malaria": "malaria_cells.npz", "chula": "chula_rbc.npz", "idc": "idc_14082"}
 METHODS = ("plain", "plain + d4", "plain wide + d4", "d4", "learned")
+SETTINGS = ("augment", "model", "width", "test", "epochs")
 CPU = torch.device("cpu")
 
 
@@ -114,8 +112,7 @@ def table(rows: list[Row]) -> str:
         columns = []
         for name in ("auc", "balanced_accuracy"):
             found = [float(getattr(row, name)) for row in mine]
-            spread = statistics.stdev(found) if len(found) > 1 else 0.0
-            columns.append(f"{statistics.mean(found):.4f} ± {spread:.4f} ({len(found)})")
+            columns.append(mean_and_spread(found, ".4f"))
         sizes = f"{mine[0].parameters:8} {mine[0].macs / 1e6:6.2f}"
         lines.append(f"{key[0]:8} {key[1]:6} {key[2]:16} {sizes} {columns[0]:>19} {columns[1]:>19}")
     return "\n".join(lines)
@@ -123,23 +120,19 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Train, evaluate, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser = benchmark_parser(__doc__, seeds=5, threads=2)
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--n", type=int, nargs="+", default=[100, 400, 1600, 0], help="training images; 0 for all")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--augment", default="none", help="added to every method")
     parser.add_argument("--model", choices=MODELS, default="resnet")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--test", type=int, default=2000, help="held-out images at most")
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data")) / "histo"
-    settings = {name: getattr(options, name) for name in ("augment", "model", "width", "test", "epochs")}
-    rows = Rows(Row, options.json, **settings)
+    folder = data_folder() / "histo"
+    rows = Rows(Row, options.json, **{name: getattr(options, name) for name in SETTINGS})
     for data in options.data:
         images = open_images(str(folder / DATA[data]))
         models = configurations(options, images)

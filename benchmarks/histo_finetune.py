@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import statistics
 import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -34,13 +32,13 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.images import ImageDataset
 from parteq.datasets.npz import read_npz
 from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
-from parteq.pipelines.rows import Rows
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
 
 METHODS = ("scratch", "full", "head", "probe")
 LAYER_DECAY = 0.75
 CPU = torch.device("cpu")
 SCORES = ("auc", "balanced_accuracy", "accuracy", "nll")
-OF_A_RUN = ("json", "seeds", "methods", "threads")
+SETTINGS = ("reverse", "model", "degree", "width", "limit", "epochs", "pretraining_limit", "pretraining_epochs", "test")
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,7 @@ def learn(
 
 def main() -> None:
     """Pre-train, fine-tune, evaluate, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser = benchmark_parser(__doc__, seeds=5, threads=1)
     parser.add_argument("--reverse", action="store_true", help="from malaria cells to red cells")
     parser.add_argument("--model", choices=MODELS, default="resnet")
     parser.add_argument("--degree", choices=("learned", "full"), default="learned")
@@ -113,15 +109,13 @@ def main() -> None:
     parser.add_argument("--pretraining-epochs", type=int, default=15)
     parser.add_argument("--test", type=int, default=2000, help="held-out images")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data")) / "histo"
+    folder = data_folder() / "histo"
     source, target = (read_npz(folder / name) for name in ("chula_rbc.npz", "malaria_cells.npz"))
     if options.reverse:
         source, target = target, source
-    settings = {name: value for name, value in vars(options).items() if name not in OF_A_RUN}
-    rows = Rows(Row, options.json, **settings)
+    rows = Rows(Row, options.json, **{name: getattr(options, name) for name in SETTINGS})
     for seed in options.seeds:
         wanted = [method for method in options.methods if not rows.has(method=method, seed=seed)]
         if not wanted:
@@ -148,7 +142,7 @@ def main() -> None:
         columns = []
         for name in SCORES:
             found = [float(getattr(row, name)) for row in mine]
-            columns.append(f"{statistics.mean(found):.4f} ± {statistics.stdev(found) if len(found) > 1 else 0:.4f}")
+            columns.append(mean_and_spread(found, ".4f"))
         seconds = statistics.mean(row.seconds for row in mine)
         print(f"{method:10} {mine[0].parameters:8}" + "".join(f"{text:>20}" for text in columns) + f"{seconds:10.1f}")
 

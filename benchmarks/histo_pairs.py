@@ -18,14 +18,10 @@ the largest broken energy of the first three convolutions. Cells: ``histo/malari
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
 import time
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,7 +37,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.npz import read_npz
 from parteq.datasets.pairs import make_pairs
 from parteq.datasets.splits import grouped_split
-from parteq.pipelines.rows import Rows
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
 
 METHODS = ("invariant", "trunk", "unconstrained", "learned")
 FLIP = "D1 (mirror line at 0°)"
@@ -66,7 +62,7 @@ class Result:
 
 def pairs(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return images in 0…1 and labels, of as many pairs to train on, and of held-out patients."""
-    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = data_folder()
     cells = read_npz(folder / "histo" / "malaria_cells.npz")
     train, test = grouped_split(cells.labels, cells.groups, 0.3, seed)
     images, labels = make_pairs(cells.subset(train), count, seed).tensors()
@@ -111,8 +107,7 @@ def run(count: int, method: str, seed: int, epochs: int) -> Result:
 def row(results: list[Result]) -> str:
     """Return a line of the table."""
     rates = [result.accuracy for result in results]
-    spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
-    line = f"{results[0].n:5} {results[0].method:14} {statistics.mean(rates):.3f} ± {spread:.3f} ({len(rates)})"
+    line = f"{results[0].n:5} {results[0].method:14} {mean_and_spread(rates)}"
     if results[0].method == "learned":
         last = sum(result.last_subgroup == FLIP for result in results)
         whole = sum(result.network_subgroup == FLIP for result in results)
@@ -123,13 +118,10 @@ def row(results: list[Result]) -> str:
 
 def main() -> None:
     """Run, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser = benchmark_parser(__doc__, seeds=5, threads=2)
     parser.add_argument("--n", type=int, nargs="+", default=[400, 1200])
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Rows(Result, options.json, epochs=options.epochs)

@@ -19,8 +19,6 @@ row is written when it is done; with the same ``--json`` those that are there ar
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -45,10 +43,10 @@ from parteq.core.measure import LayerDegree, measure_degree, summarize_degree
 from parteq.core.training import Batch, Settings, fit, uniform
 from parteq.datasets.npz import read_npz
 from parteq.datasets.points.rotations import draw_rotations
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
 from parteq.pipelines.degree import Degree
 from parteq.pipelines.points.evaluate import Evaluate
 from parteq.pipelines.points.train import Train
-from parteq.pipelines.rows import Rows
 
 METHODS = {
     "learned": ("learned", False),
@@ -83,7 +81,7 @@ class Result:
 
 def data_file() -> Path:
     """Return where the data are."""
-    return Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data")) / "adrenal3d_64.npz"
+    return data_folder() / "adrenal3d_64.npz"
 
 
 @cache
@@ -208,8 +206,7 @@ def lines(results: list[Result]) -> Iterator[str]:
         cells = [shape, method, f"{rows[0].parameters:,}"]
         for values in ([r.aligned for r in rows], [r.turned for r in rows], [r.cube_turned for r in rows]):
             known = [value for value in values if value is not None]
-            spread = statistics.stdev(known) if len(known) > 1 else 0.0
-            cells.append(f"{statistics.mean(known):.3f} ± {spread:.3f} ({len(known)})" if known else "")
+            cells.append(mean_and_spread(known) if known else "")
         if rows[0].singular_values:
             cells.append(f"{max(r.broken_energy for r in rows):.1%}")
             most = [max(r.singular_values, key=sum) for r in rows]  # of the density that broke most
@@ -222,16 +219,13 @@ def lines(results: list[Result]) -> Iterator[str]:
 
 def main() -> None:
     """Train what is not in the file yet; print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser = benchmark_parser(__doc__, seeds=2, threads=1)
     parser.add_argument("--shapes", nargs="+", choices=TRAININGS, default=list(TRAININGS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--repeats", type=int, default=5, help="turns of each held-out shape")
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = Rows(Result, options.json)
+    results = Rows(Result, options.json, repeats=options.repeats)
     with tempfile.TemporaryDirectory() as scratch:
         for shape, seed, method in product(options.shapes, options.seeds, options.methods):
             if not results.has(shape=shape, method=method, seed=seed):

@@ -17,9 +17,7 @@ Accuracy is on held-out families, in the last epoch; nothing is chosen by it. ``
 
 from __future__ import annotations
 
-import argparse
 import copy
-import os
 import statistics
 import time
 import warnings
@@ -42,8 +40,8 @@ from parteq.core.measure import measure_degree, nearest_subgroup
 from parteq.core.training import Augment, Batch, fit
 from parteq.datasets.points.base import PointClouds
 from parteq.datasets.points.neighbours import farthest_of_clouds
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
 from parteq.pipelines.points.train import Train
-from parteq.pipelines.rows import Rows
 
 REGIMES = ("normal", "tilted", "every", "upright")
 TILT = roma.rotvec_to_rotmat(torch.tensor([0.9, -1.3, 0.4]))
@@ -144,7 +142,7 @@ class Result:
 
 def parts(regime: str, seed: int) -> tuple[PointClouds, TensorDataset, TensorDataset, Tensor]:
     """Return the parts to train on, the same turned, held-out ones turned, and the axis."""
-    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = data_folder()
     axis = torch.tensor([0.0, 0.0, 1.0])
     turned, generator = [], torch.Generator().manual_seed(1000 + seed)
     opened = task.open_for_training(str(folder / "kicad_parts.npz"), None, seed)
@@ -233,10 +231,9 @@ def table(rows: list[Result]) -> str:
     for key in dict.fromkeys((row.regime, row.method, row.augmented) for row in rows):
         group = [row for row in rows if (row.regime, row.method, row.augmented) == key]
         rates = [row.accuracy for row in group]
-        spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
         seconds = statistics.mean(row.processor_seconds for row in group)
-        line = f"{key[0]:8} {key[1]:10} {'augmented' if key[2] else '':9} {statistics.mean(rates):.3f} ± {spread:.3f} "
-        line += f"({len(rates)})  {group[0].parameters:7} weights  {seconds:4.0f} s"
+        line = f"{key[0]:8} {key[1]:10} {'augmented' if key[2] else '':9} {mean_and_spread(rates)}"
+        line += f"  {group[0].parameters:7} weights  {seconds:4.0f} s"
         if key[1] == "learned":
             values = ["/".join(f"{value:.3f}" for value in row.singular_values) for row in group]
             off = ", ".join(f"{row.axis_off_deg:.1f}°" for row in group)
@@ -247,17 +244,14 @@ def table(rows: list[Result]) -> str:
 
 def main() -> None:
     """Run what is not in the file yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on from it")
+    parser = benchmark_parser(__doc__, seeds=3, threads=2)
     parser.add_argument("--regimes", nargs="+", default=["normal", "every"], choices=REGIMES)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--augmented", nargs="+", type=int, default=[0, 1], choices=[0, 1], help="of our networks")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
     parser.add_argument("--epochs", type=int, default=Train.epochs)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = Rows(Result, options.json)
+    rows = Rows(Result, options.json, epochs=options.epochs)
     for seed, regime, method, kind in product(options.seeds, options.regimes, options.methods, options.augmented):
         augmented = bool(kind)
         if rows.has(regime=regime, method=method, augmented=augmented, seed=seed):

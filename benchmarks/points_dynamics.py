@@ -28,12 +28,11 @@ A row is written when it is done; with the same ``--json`` those that are there 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
@@ -58,8 +57,8 @@ from parteq.core.subgroups import Subgroup, axial_subgroup
 from parteq.core.training import Batch, Settings, fit
 from parteq.datasets.points.dynamics import Surroundings, simulate
 from parteq.pipelines import figures
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, mean_and_spread
 from parteq.pipelines.files import replacing
-from parteq.pipelines.rows import Rows
 
 METHODS = {
     "learned": ("so3", "learned", 1.0),
@@ -161,12 +160,6 @@ def broken_share(model: VectorNetwork, subgroup: Subgroup | None = None) -> floa
     return float(np.average([broken_energy(layer, subgroup) for layer in layers], weights=energies))
 
 
-def summary(values: Sequence[float], form: str) -> str:
-    """Return mean ± spread (seeds)."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):{form}} ± {spread:{form}} ({len(values)})"
-
-
 def lines(results: list[Result]) -> Iterator[str]:
     """Return the lines of the two tables: the errors, and what was learned."""
     runs = list(dict.fromkeys((result.force, result.strength) for result in results))
@@ -178,7 +171,7 @@ def lines(results: list[Result]) -> Iterator[str]:
         cells = [run[0], f"{run[1]:g}"]
         for method in methods:
             errors = [r.error for r in results if (r.force, r.strength, r.method) == (*run, method)]
-            cells.append(summary(errors, ".3f") if errors else "")
+            cells.append(mean_and_spread(errors) if errors else "")
         yield "| " + " | ".join(cells) + " |"
     yield ""
     yield "| force | strength | σ of M | axis off by | σ of degree 2 | axis off by | broken | left by O(2), SO(2) |"
@@ -230,14 +223,11 @@ def draw(axes: Axes, values: list[tuple[float, float]], label: str) -> None:
 
 def main() -> None:
     """Train what is not in the file yet; print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser = benchmark_parser(__doc__, seeds=3, threads=1)
     parser.add_argument("--plot", type=Path, help="draw λ and the errors against the strength into this PNG file")
     parser.add_argument("--plane", type=float, nargs="*", default=[0, 0.05, 0.1, 0.2, 0.5, 1, 2], help="k")
     parser.add_argument("--gravity", type=float, nargs="*", default=[0.05, 0.2, 1], help="g")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Rows(Result, options.json)

@@ -25,12 +25,10 @@ import argparse
 import dataclasses
 import itertools
 import math
-import os
 import statistics
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +46,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.points.clouds import open_clouds
 from parteq.datasets.points.elements import COVALENT_RADII_IN_ANGSTROMS, ELEMENTS
 from parteq.datasets.points.targets import Target
-from parteq.pipelines.rows import Rows
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "analytic": {"kernel": "analytic"},
@@ -147,7 +145,7 @@ def train(model: nn.Module, data: TensorDataset, samples: int, seed: int) -> flo
 
 def molecules() -> tuple[TensorDataset, Answers]:
     """Return samples of all molecules, in an order drawn once and for all, and what is to be said of them."""
-    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = data_folder()
     clouds = open_clouds(f"qm9:{folder / 'qm9_12k.npz'}", "train")
     clouds = clouds.subset(np.random.default_rng(0).permutation(len(clouds)))
     data = task.samples(clouds, int(clouds.sizes.max()), NEIGHBOURS, None)
@@ -186,25 +184,21 @@ def run(
 def line(results: list[Result]) -> str:
     """Return a line of the table."""
     first, errors = results[0], [result.mae for result in results]
-    spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
     passes, seconds = (statistics.mean(getattr(result, name) for result in results) for name in ("passes", "seconds"))
     return (
-        f"{first.target:6} {first.variant:9} {statistics.mean(errors):8.4g} ± {spread:6.2g} "
-        f"({len(errors)}) {first.mae_unit:6} of {first.mae_of_mean:.4g} for the mean; {passes:5.1f} passes, "
+        f"{first.target:6} {first.variant:9} {mean_and_spread(errors, '.4g')} "
+        f"{first.mae_unit:6} of {first.mae_of_mean:.4g} for the mean; {passes:5.1f} passes, "
         f"{seconds:4.0f} s, {first.parameters:,} parameters"
     )
 
 
 def main() -> None:
     """Run, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser = benchmark_parser(__doc__, seeds=3, threads=2)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=["homo"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
     parser.add_argument("--epochs", type=float, default=4.0)
     parser.add_argument("--minutes", type=float, help="of processor time, in place of --epochs")
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Rows(Result, options.json, epochs=options.epochs, minutes=options.minutes)

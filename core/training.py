@@ -209,12 +209,13 @@ def make_optimiser(
     Returns:
         The optimiser; each of its groups has its ``factor`` on the learning rate.
     """
+    # Weight decay and factor of each kind of parameter; of each kind the parameters by their own factor.
     kinds = {
-        "density": {"weight_decay": 0.0, "factor": settings.density_learning_rate},
-        "decayed": {"weight_decay": settings.weight_decay, "factor": 1.0},
-        "bare": {"weight_decay": 0.0, "factor": 1.0},
+        "density": (0.0, settings.density_learning_rate),
+        "decayed": (settings.weight_decay, 1.0),
+        "bare": (0.0, 1.0),
     }
-    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
+    parts: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in kinds}
     seen: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -224,11 +225,13 @@ def make_optimiser(
             bare = parameter.ndim < 2 or name == "bias" or "Norm" in type(module).__name__
             kind = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
             rate = (rates or {}).get(parameter, 1.0) * getattr(module, "weight_rate", 1.0)
-            parts.setdefault((kind, rate), []).append(parameter)
+            parts[kind].setdefault(rate, []).append(parameter)
     groups = []
-    for (kind, rate), parameters in sorted(parts.items(), key=lambda part: list(kinds).index(part[0][0])):
-        factor = kinds[kind]["factor"] * rate
-        groups.append(kinds[kind] | {"params": parameters, "factor": factor, "lr": settings.learning_rate * factor})
+    for kind, (weight_decay, base) in kinds.items():
+        for rate, parameters in parts[kind].items():
+            factor = base * rate
+            lr = settings.learning_rate * factor
+            groups.append({"params": parameters, "weight_decay": weight_decay, "factor": factor, "lr": lr})
     return torch.optim.AdamW(groups)
 
 

@@ -31,7 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data: PARTEQ_DATA, or ../shared/data beside the repository."""
-    folder = Path(os.environ.get("PARTEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    from parteq.pipelines.benchmarks import data_folder  # after the plugins that check types are set up
+
+    folder = data_folder()
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not there, and PARTEQ_DATA names no other folder")
     return folder

@@ -1,8 +1,12 @@
-"""Results of a benchmark, row by row: kept in a file as they come, and gone on with when the script is run again."""
+"""What the scripts in `benchmarks/` share: their options, where the data are, rows that are kept as they come."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,7 +21,33 @@ if TYPE_CHECKING:
 else:
     Row = TypeVar("Row")
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "benchmark_parser", "data_folder", "mean_and_spread"]
+
+
+def benchmark_parser(description: str, *, seeds: int, threads: int) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark of trainings has: ``--json``, ``--seeds`` and ``--threads``.
+
+    Args:
+        description: docstring of the script.
+        seeds: how many are run if none are named, from 0.
+        threads: the default.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the results to this file, and go on with those in it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds)))
+    parser.add_argument("--threads", type=int, default=threads)
+    return parser
+
+
+def data_folder() -> Path:
+    """The folder of real data: ``$PARTEQ_DATA``, or ``../shared/data`` beside the repository."""
+    return Path(os.environ.get("PARTEQ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def mean_and_spread(values: Sequence[float], form: str = ".3f") -> str:
+    """Mean ± standard deviation (number of values); the deviation of a single value is told as 0."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):{form}} ± {spread:{form}} ({len(values)})"
 
 
 class Rows(list[Row], Generic[Row]):
@@ -25,7 +55,7 @@ class Rows(list[Row], Generic[Row]):
 
     Args:
         kind: the dataclass of a row.
-        path: JSON file that holds them under ``rows``; None keeps nothing.
+        path: JSON file that holds them under ``rows``, gone on with where it exists; None keeps nothing.
         settings: what all rows have in common, kept under ``settings``.
 
     Raises:
