@@ -44,7 +44,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "cnn + multihead": {"encoder": "cnn", "loss": "multihead"},
     "d4 + multihead": {"encoder": "d4", "loss": "multihead"},
 }
-PLAIN_PASSES = 3
+PLAIN_PASSES = 2.5
 """How many times as many passes a plain encoder makes in the same time."""
 CONVERGED_DEGREES = 20.0
 SWEEPS: dict[str, list[str]] = {
@@ -91,7 +91,7 @@ def simulate(folder: Path, sweep: str, seed: int, n: int, data: Path) -> Path:
 def train(folder: Path, simulated: Path, sweep: str, method: str, cost: str, seed: int, epochs: int) -> Result:
     """Trains once, and measures."""
     if cost == "time" and METHODS[method]["encoder"] == "cnn":
-        epochs *= PLAIN_PASSES
+        epochs = round(PLAIN_PASSES * epochs)
     out = folder / f"{sweep}-{method}-{cost}-{seed}".replace(" ", "")
     particles = simulated / "particles.star"
     found = TrainPoses(particles=particles, out=out, seed=seed, epochs=epochs, quiet=True, **METHODS[method]).run()
