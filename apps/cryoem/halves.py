@@ -31,7 +31,7 @@ from parteq.apps.cryoem.matching import CONFIDENT_DEGREES, rotation_grid
 from parteq.apps.cryoem.passes import Data, some_of
 from parteq.apps.cryoem.pose_metrics import pose_errors
 
-__all__ = ["Found", "Reliability", "half_agreement", "refine_until_reliable"]
+__all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable"]
 
 _RELIABLE_FROM = 0.6
 _STARTS = 3
@@ -47,7 +47,7 @@ class Reliability:
 
     Attributes:
         agreement: see `half_agreement`.
-        confidence: the mean of what was given the map.
+        confidence: the mean of what each half was given the map of the other.
     """
 
     agreement: float
@@ -113,9 +113,31 @@ def refine_until_reliable(model: PoseInference, data: Data, poses: Poses, device
 
 def _refined(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int) -> Found:
     refined, volume = refine_with_map(model, data, poses, device)
-    confidence = weigh(model, volume, data, refined, device)
+    confidence = confidence_across_halves(model, data, refined, device, seed)
     reliability = Reliability(half_agreement(model, data, refined, device, seed), float(confidence.mean()))
     return Found(refined, volume, confidence * reliability.factor, reliability)
+
+
+def confidence_across_halves(
+    model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int = 0
+) -> Float[Tensor, " n"]:
+    """How probable it is that each rotation is right to 15°, given the map that the other half of the particles makes.
+
+    The map that a particle is itself part of agrees with it too well, the more so the fewer particles there are.
+
+    Args:
+        model: for its disc.
+        data: the particles.
+        poses: found for them.
+        device: where to compute.
+        seed: of the halves.
+    """
+    order = torch.randperm(len(poses.rotations), generator=torch.Generator().manual_seed(seed))
+    found = torch.empty(len(order))
+    for one, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+        volume = map_of_poses(model, some_of(data, other), poses.subset(other), device)
+        found[one] = weigh(model, volume, some_of(data, one), poses.subset(one), device)
+    return found
 
 
 def half_agreement(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int = 0) -> float:

@@ -23,12 +23,12 @@ def test_data_of_the_demo():
 @pytest.mark.slow
 def test_demo(parteq, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    began = time.monotonic()
+    began = time.process_time()
     status, printed, _ = parteq("demo", "--json", "demo.json")
-    seconds = time.monotonic() - began
+    seconds = time.process_time() - began
     found = json.loads((tmp_path / "demo.json").read_text())
     assert status == 0
-    assert seconds < 300
+    assert seconds < 2 * 300  # Five minutes of two processors.
     assert printed.splitlines()[-1].split() == ["report", str(tmp_path / "parteq-demo" / "report.html")]
     assert found["digits_accuracy_full"] < 0.55 < 0.9 < found["digits_accuracy_learned"]
     assert "C2" in found["digits_summary"]
