@@ -13,14 +13,12 @@ empty cache (cold) and again with that cache (warm), imports not counted.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +31,7 @@ from parteq.core.density import make_density
 from parteq.core.fields import FieldType, direct_sum, regular
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.layers import PartialConv2d, PartialConv3d
+from parteq.pipelines.benchmarks import run_benchmark
 from parteq.pipelines.timing import paired
 
 
@@ -234,6 +233,4 @@ def _rows(repeats: int) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings(), contextlib.suppress(KeyboardInterrupt):
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

@@ -29,7 +29,7 @@ from parteq.apps.cryoem.reconstruction import Reconstruction
 from parteq.apps.cryoem.resolution import fourier_shell_correlation, resolution_at
 from parteq.datasets.cryoem.mrc import read_volume
 from parteq.datasets.cryoem.particles import open_particles
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, run_benchmark
 from parteq.pipelines.cli import main as parteq
 from parteq.pipelines.cryoem.train import TrainPoses
 from parteq.pipelines.run import Run
@@ -181,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

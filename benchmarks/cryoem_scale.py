@@ -24,6 +24,7 @@ from parteq.datasets.cryoem.ctf import CTFParameters
 from parteq.datasets.cryoem.mrc import header_bytes
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.cryoem.poses import uniform_rotations
+from parteq.pipelines.benchmarks import run_benchmark
 
 PIXEL_SIZE_IN_ANGSTROMS = 3.0
 
@@ -96,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

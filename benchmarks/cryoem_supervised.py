@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, run_benchmark
 from parteq.pipelines.cli import main as parteq
 from parteq.pipelines.cryoem.train import TrainPoses
 from parteq.pipelines.files import read_json
@@ -140,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -19,7 +19,6 @@ Digits of scikit-learn under C4 and C2, networks that start from D4, everything 
 from __future__ import annotations
 
 import statistics
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +37,7 @@ from parteq.core.density import SoftmaxDensity
 from parteq.core.measure import measure_degree, nearest_subgroup, partial_layers
 from parteq.core.training import Settings, fit
 from parteq.datasets.symmetry import apply_symmetry
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, mean_and_spread, run_benchmark
 
 Penalty = Callable[[nn.Module], Tensor]
 
@@ -188,6 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

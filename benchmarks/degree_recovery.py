@@ -18,7 +18,6 @@ import argparse
 import json
 import statistics
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.digits import sklearn_digits
 from parteq.datasets.npz import read_npz
 from parteq.datasets.symmetry import apply_symmetry, up_or_down
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
 
 # For each symmetry of the data: the group networks start from, the subgroup that is the truth, its name as a group.
 SYMMETRIES = {
@@ -214,6 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

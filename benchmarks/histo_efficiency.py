@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,7 +32,7 @@ from parteq.core.measure import measure_degree, summarize_degree
 from parteq.core.training import Settings, fit
 from parteq.datasets.images import ImageDataset, open_images
 from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
 
 DATA = {"malaria": "malaria_cells.npz", "chula": "chula_rbc.npz", "idc": "idc_14082"}
 METHODS = ("plain", "plain + d4", "plain wide + d4", "d4", "learned")
@@ -151,6 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

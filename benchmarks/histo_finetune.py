@@ -16,7 +16,6 @@ import argparse
 import copy
 import statistics
 import time
-import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,7 +31,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.images import ImageDataset
 from parteq.datasets.npz import read_npz
 from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
 
 METHODS = ("scratch", "full", "head", "probe")
 LAYER_DECAY = 0.75
@@ -148,6 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

@@ -19,7 +19,6 @@ the largest broken energy of the first three convolutions. Cells: ``histo/malari
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -37,7 +36,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.npz import read_npz
 from parteq.datasets.pairs import make_pairs
 from parteq.datasets.splits import grouped_split
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
 
 METHODS = ("invariant", "trunk", "unconstrained", "learned")
 FLIP = "D1 (mirror line at 0°)"
@@ -135,6 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

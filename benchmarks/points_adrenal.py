@@ -22,7 +22,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -43,7 +42,7 @@ from parteq.core.measure import LayerDegree, measure_degree, summarize_degree
 from parteq.core.training import Batch, Settings, fit, uniform
 from parteq.datasets.npz import read_npz
 from parteq.datasets.points.rotations import draw_rotations
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
 from parteq.pipelines.degree import Degree
 from parteq.pipelines.points.evaluate import Evaluate
 from parteq.pipelines.points.train import Train
@@ -235,6 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,7 +39,7 @@ from parteq.core.measure import measure_degree, nearest_subgroup
 from parteq.core.training import Augment, Batch, fit
 from parteq.datasets.points.base import PointClouds
 from parteq.datasets.points.neighbours import farthest_of_clouds
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
 from parteq.pipelines.points.train import Train
 
 REGIMES = ("normal", "tilted", "every", "upright")
@@ -266,6 +265,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

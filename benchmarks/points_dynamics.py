@@ -31,7 +31,6 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -57,7 +56,7 @@ from parteq.core.subgroups import Subgroup, axial_subgroup
 from parteq.core.training import Batch, Settings, fit
 from parteq.datasets.points.dynamics import Surroundings, simulate
 from parteq.pipelines import figures
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, mean_and_spread, run_benchmark
 from parteq.pipelines.files import replacing
 
 METHODS = {
@@ -245,6 +244,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

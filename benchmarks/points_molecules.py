@@ -27,7 +27,6 @@ import itertools
 import math
 import statistics
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +45,7 @@ from parteq.core.training import Settings, fit
 from parteq.datasets.points.clouds import open_clouds
 from parteq.datasets.points.elements import COVALENT_RADII_IN_ANGSTROMS, ELEMENTS
 from parteq.datasets.points.targets import Target
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "analytic": {"kernel": "analytic"},
@@ -212,6 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

@@ -34,7 +34,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -52,6 +51,7 @@ from parteq.core.implicit import ImplicitFilters
 from parteq.core.pointfilters import RadialHarmonics
 from parteq.core.points import PartialPointConv
 from parteq.datasets.points.neighbours import knn
+from parteq.pipelines.benchmarks import run_benchmark
 from parteq.pipelines.timing import paired
 
 FIELDS, BAND, SHELLS, HIDDEN = 8, 2, 3, 16
@@ -333,6 +333,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        main()
+    run_benchmark(main)

@@ -32,6 +32,7 @@ from parteq.datasets.points.graphs import find_graphs
 from parteq.datasets.points.neighbours import knn
 from parteq.datasets.points.rotations import draw_rotations, rotate
 from parteq.datasets.points.shapes import annuli_and_discs, linked_and_unlinked
+from parteq.pipelines.benchmarks import run_benchmark
 
 TASKS: dict[str, tuple[Callable[..., PointClouds], LocalPersistence, dict[str, float]]] = {
     "annuli and discs": (
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

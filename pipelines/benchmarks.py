@@ -1,4 +1,4 @@
-"""What the scripts in `benchmarks/` share: their options, where the data are, rows that are kept as they come."""
+"""What the scripts in `benchmarks/` share: their options, how they end, where data are, and rows kept as they come."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 else:
     Row = TypeVar("Row")
 
-__all__ = ["Rows", "benchmark_parser", "data_folder", "mean_and_spread"]
+__all__ = ["Rows", "benchmark_parser", "data_folder", "mean_and_spread", "run_benchmark"]
 
 
 def benchmark_parser(description: str, *, seeds: int, threads: int) -> argparse.ArgumentParser:
@@ -37,6 +39,19 @@ def benchmark_parser(description: str, *, seeds: int, threads: int) -> argparse.
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds)))
     parser.add_argument("--threads", type=int, default=threads)
     return parser
+
+
+def run_benchmark(main: Callable[[], None]) -> None:
+    """Runs a script without the warnings of libraries; data that cannot be used end it in one line, with status 2."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            main()
+    except DataError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def data_folder() -> Path:
