@@ -43,7 +43,7 @@ __all__ = [
 
 _VALIDATION_SHARE = 0.2
 _LENGTH_CLOUDS = 1000
-_CLEAR = 0.05
+_PRICE, _CLEAR = 5.0, 0.05
 
 
 def open_for_training(data: str, val: str | None, seed: int) -> tuple[PointClouds, PointClouds]:
@@ -142,7 +142,7 @@ def penalty(count: int) -> Penalty:
 
     One density serves all layers, and few of its directions are to be broken, but clearly.
     """
-    return partial(degree_penalty, samples=count, clear=_CLEAR)
+    return partial(degree_penalty, samples=count, price=_PRICE, clear=_CLEAR)
 
 
 def _network(model: nn.Module) -> PointNetwork:

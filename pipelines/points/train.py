@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Train"]
 
 # A density has few numbers to learn, and a small set gives few steps.
-_DENSITY_LEARNING_RATE = 30.0
+_DENSITY_LEARNING_RATE = 60.0
 # Surfaces are seen patch by patch, molecules atom by atom and in one unit of length.
 _NETWORKS: dict[str, dict[str, Any]] = {
     "classify": {"layers": 1, "neighbours": 8, "patches": 32},
@@ -67,7 +67,7 @@ class Train(Clouds, TrainingCommand):
     """Samples a step."""
     learning_rate: float = 1.5e-3
     """Highest learning rate."""
-    weight_decay: float = 1.0
+    weight_decay: float = 0.6
     """Weight decay."""
     points: int = 512
     """Points taken of each cloud."""
