@@ -8,7 +8,8 @@ compares them after as many passes over the images (``--epochs``), ``time`` give
 pass, as many more as fill the time. An attempt converges if the median rotation error falls below 20°.
 
 ``--sweep`` is about data that an exactly equivariant encoder is wrong for: astigmatic images whose CTF the encoder is
-not told (``astigmatism``), a preferred view (``preferred``), a fivefold particle (``c5``).
+not told (``astigmatism``), a preferred view (``preferred``), a fivefold particle (``c5``, told so: poses
+count up to its symmetry).
 
 The map is ``clean70SRibosome_vol_65p.mrc`` in ``$PARTEQ_DATA/cryoem`` (or ``../shared/data/cryoem``).
 """
@@ -53,6 +54,7 @@ SWEEPS: dict[str, list[str]] = {
     "preferred": ["--ctf", "none", "--poses", "preferred"],
     "c5": ["--ctf", "none"],
 }
+SYMMETRIES = {"c5": "C5"}
 
 
 @dataclass
@@ -94,7 +96,9 @@ def train(folder: Path, simulated: Path, sweep: str, method: str, cost: str, see
         epochs = round(PLAIN_PASSES * epochs)
     out = folder / f"{sweep}-{method}-{cost}-{seed}".replace(" ", "")
     particles = simulated / "particles.star"
-    found = TrainPoses(particles=particles, out=out, seed=seed, epochs=epochs, quiet=True, **METHODS[method]).run()
+    symmetry = SYMMETRIES.get(sweep, "C1")
+    options: dict[str, Any] = {"seed": seed, "epochs": epochs, "symmetry": symmetry, "quiet": True, **METHODS[method]}
+    found = TrainPoses(particles=particles, out=out, **options).run()
     history = Run.open(out).history()
     below = [r["cpu_seconds"] for r in history if r["rotation_error_median_deg"] < CONVERGED_DEGREES]
     return Result(
@@ -107,18 +111,19 @@ def train(folder: Path, simulated: Path, sweep: str, method: str, cost: str, see
         history[-1]["rotation_error_median_deg"],
         below[0] if below else None,
         found["rotation_error_median_deg"],
-        map_resolution(out, simulated),
+        map_resolution(out, simulated, symmetry),
     )
 
 
-def map_resolution(run: Path, simulated: Path) -> float:
+def map_resolution(run: Path, simulated: Path, symmetry: str) -> float:
     """Where the map that the refined poses make of the images, in the true frame, agrees with the true one to 0.5."""
     estimated, true = open_particles(run / "poses.star"), open_particles(simulated / "particles.star")
-    alignments = [align(estimated.rotations(), true.rotations(), mirrored=hand) for hand in (False, True)]
+    both = estimated.rotations(), true.rotations()
+    alignments = [align(*both, symmetry=symmetry, mirrored=hand) for hand in (False, True)]
     best = min(alignments, key=lambda alignment: alignment.distance)
     rotations = torch.from_numpy(best.rotations_in_true_frame(estimated.rotations())).float()
     truth, pixel_size = read_volume(simulated / "volume.mrc")
-    reconstruction = Reconstruction(len(truth))
+    reconstruction = Reconstruction(len(truth), symmetry=symmetry)
     images = torch.from_numpy(true.images().read(slice(None)))
     reconstruction.insert(images, rotations, torch.zeros(len(images), 2))
     curve = fourier_shell_correlation(reconstruction.volume().numpy(), truth)

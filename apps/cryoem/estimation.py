@@ -17,7 +17,10 @@ from parteq.apps.cryoem.shells import Shells
 from parteq.core.distributed import total
 from parteq.datasets.cryoem.projection import phase_ramp
 
-__all__ = ["Poses", "map_of_poses", "propose", "refine", "refine_with_map", "weigh"]
+__all__ = ["IDENTITY", "Poses", "map_of_poses", "propose", "refine", "refine_with_map", "weigh"]
+
+IDENTITY = torch.eye(3)[None]
+"""What turns a particle without symmetry onto itself."""
 
 _ROUNDS = 4
 
@@ -132,11 +135,24 @@ def refine_with_map(
 
 
 def weigh(
-    model: PoseInference, volume: Float[Tensor, "box box box"], data: Data, poses: Poses, device: torch.device
+    model: PoseInference,
+    volume: Float[Tensor, "box box box"],
+    data: Data,
+    poses: Poses,
+    device: torch.device,
+    turns: Float[Tensor, "order 3 3"] = IDENTITY,
 ) -> Float[Tensor, " n"]:
     """How probable it is that each rotation is right to 15°, given the map; see `parteq.apps.cryoem.matching`.
 
     The noise is what the map leaves of the images at these poses, shell by shell.
+
+    Args:
+        model: for its disc.
+        volume: the map, in units of the samples.
+        data: the particles.
+        poses: of them.
+        device: where to compute.
+        turns: after which the particle is as it was, the identity among them: poses right up to one are right.
     """
     matching, shells = Matching(volume.to(device), model.disc), Shells(model.disc, device)
 
@@ -147,6 +163,6 @@ def weigh(
     noise = shells.spread(left.mean(0).to(device)).clamp_min(1e-6)
 
     def weight(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
-        return (matching.confidence(samples, transfer, rotations, shifts, noise),)
+        return (matching.confidence(samples, transfer, rotations, shifts, noise, turns),)
 
     return each_batch(weight, data, device, poses.rotations, poses.shifts)[0]

@@ -23,13 +23,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from parteq.apps.cryoem.diagnosis import correlations_after_turns
-from parteq.apps.cryoem.estimation import Poses, map_of_poses, refine, refine_with_map, weigh
+from parteq.apps.cryoem.estimation import IDENTITY, Poses, map_of_poses, refine, refine_with_map, weigh
 from parteq.apps.cryoem.expectation import expectation_maximisation
 from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import CONFIDENT_DEGREES, rotation_grid
 from parteq.apps.cryoem.passes import Data, some_of
 from parteq.apps.cryoem.pose_metrics import pose_errors
+from parteq.apps.cryoem.symmetry_axes import turns_onto_itself
 
 __all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable"]
 
@@ -88,7 +89,9 @@ class Found:
     reliability: Reliability
 
 
-def refine_until_reliable(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int) -> Found:
+def refine_until_reliable(
+    model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int, symmetry: str = "C1"
+) -> Found:
     """Poses refined with their map; not being reliable, they are begun again by chance, twice at most.
 
     Args:
@@ -97,29 +100,36 @@ def refine_until_reliable(model: PoseInference, data: Data, poses: Poses, device
         poses: to begin with.
         device: where to compute.
         seed: of what is left to chance.
+        symmetry: the point group of the particle; a pose is as right as its copies.
 
     Returns:
         Of what was found that of the greatest agreement.
     """
-    best = _refined(model, data, poses, device, seed)
+    best = _refined(model, data, poses, device, seed, symmetry)
     for start in range(1, _STARTS):
         if best.reliability.reliable:
             break
         by_chance = _forgotten(poses, torch.Generator().manual_seed(seed + start), kept=0)
-        other = _refined(model, data, by_chance, device, seed)
+        other = _refined(model, data, by_chance, device, seed, symmetry)
         best = max(best, other, key=lambda found: found.reliability.agreement)
     return best
 
 
-def _refined(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int) -> Found:
+def _refined(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int, symmetry: str) -> Found:
     refined, volume = refine_with_map(model, data, poses, device)
-    confidence = confidence_across_halves(model, data, refined, device, seed)
+    turns = torch.from_numpy(turns_onto_itself(volume.numpy(), symmetry)).float()
+    confidence = confidence_across_halves(model, data, refined, device, seed, turns)
     reliability = Reliability(half_agreement(model, data, refined, device, seed), float(confidence.mean()))
     return Found(refined, volume, confidence * reliability.factor, reliability)
 
 
 def confidence_across_halves(
-    model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int = 0
+    model: PoseInference,
+    data: Data,
+    poses: Poses,
+    device: torch.device,
+    seed: int = 0,
+    turns: Float[Tensor, "order 3 3"] = IDENTITY,
 ) -> Float[Tensor, " n"]:
     """How probable it is that each rotation is right to 15°, given the map that the other half of the particles makes.
 
@@ -131,12 +141,13 @@ def confidence_across_halves(
         poses: found for them.
         device: where to compute.
         seed: of the halves.
+        turns: after which the particle is as it was, see `weigh`.
     """
     order = torch.randperm(len(poses.rotations), generator=torch.Generator().manual_seed(seed))
     found = torch.empty(len(order))
     for one, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
         volume = map_of_poses(model, some_of(data, other), poses.subset(other), device)
-        found[one] = weigh(model, volume, some_of(data, one), poses.subset(one), device)
+        found[one] = weigh(model, volume, some_of(data, one), poses.subset(one), device, turns)
     return found
 
 

@@ -105,19 +105,28 @@ class Matching:
         return torch.softmax(-self._against_grid(samples, transfer, shifts, noise), 1)
 
     def confidence(
-        self, samples: Samples, transfer: Transfer, rotations: Rotations, shifts: Shifts, noise: Float[Tensor, " f"]
+        self,
+        samples: Samples,
+        transfer: Transfer,
+        rotations: Rotations,
+        shifts: Shifts,
+        noise: Float[Tensor, " f"],
+        turns: Float[Tensor, "order 3 3"],
     ) -> Float[Tensor, " n"]:
-        """The posterior probability that each rotation is within 15° of that given.
+        """The posterior probability that each rotation is within 15° of that given, or of that after a turn.
 
         Args:
             samples, transfer, rotations, shifts: of the images.
             noise: σ², the variance of a sample at each frequency.
+            turns: M after which the volume is as it was, the identity among them.
         """
         grid = rotation_grid().to(samples.device)
         few = self.disc.below_cycles(SEARCH_CYCLES)
         posterior = self.posterior(samples, transfer, shifts, noise[:few])
-        traces = rotations.flatten(1) @ grid.flatten(1).T
-        near = traces > 1 + 2 * math.cos(math.radians(CONFIDENT_DEGREES))
+        limit = 1 + 2 * math.cos(math.radians(CONFIDENT_DEGREES))
+        near = torch.zeros_like(posterior, dtype=torch.bool)
+        for turn in turns.to(grid):
+            near |= (rotations @ turn).flatten(1) @ grid.flatten(1).T > limit
         return (posterior * near).sum(1).clamp_max(1)
 
     def refine(

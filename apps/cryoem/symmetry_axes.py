@@ -10,6 +10,7 @@ both together, to the highest correlation of the map with its copies. All on a m
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +20,15 @@ from scipy.spatial.transform import Rotation
 
 from parteq.apps.cryoem.pointgroups import point_group
 
-__all__ = ["SymmetryFrame", "find_axes"]
+__all__ = ["SymmetryFrame", "find_axes", "turns_onto_itself"]
 
 Volume = Float[np.ndarray, "box box box"]
 Points = Float[np.ndarray, "points 3"]
 
 _BOX, _ELEMENTS, _DIRECTIONS, _KEPT = 32, 6, 1500, 6
 _SHELLS = (3, 20)  # of the amplitudes, on a grid twice as fine as the box
+# Below this the mean correlation with the symmetry copies, of a map of low resolution, is taken for none.
+_SYMMETRIC = 0.75
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class SymmetryFrame:
 
 
 def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
-    """Finds the frame of the axes of a point group in a map [z, y, x].
+    """Finds the frame of the axes of a point group in a map [z, y, x]; warns if the map seems not to have it.
 
     Raises:
         ValueError: there is no such group.
@@ -73,8 +76,23 @@ def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
         kept = [frame @ turn for frame in kept for turn in turns]
     ranked = sorted(kept, key=lambda frame: -alike(frame, some))[:_KEPT]
     found = max((_settled(small, frame, some) for frame in ranked), key=lambda frame: frame.correlation)
+    if found.correlation < _SYMMETRIC:
+        warnings.warn(
+            f"the map correlates with its symmetry copies by {found.correlation:.2f} only: "
+            f"it may not have the symmetry {symmetry}",
+            stacklevel=2,
+        )
     scale = len(volume) / len(small)
     return SymmetryFrame(found.matrix, found.offset_in_voxels * scale, found.correlation)
+
+
+def turns_onto_itself(volume: Volume, symmetry: str) -> Float[np.ndarray, "order 3 3"]:
+    """The rotations M = G S Gᵀ after which a map of a point group is as it was; poses R and R M give the same image.
+
+    The identity stands first, and alone for C1. Raises and warns as :func:`find_axes`.
+    """
+    frame = find_axes(volume, symmetry)
+    return frame.matrix @ point_group(symmetry) @ frame.matrix.T
 
 
 def _reduced(volume: Volume) -> Volume:

@@ -16,6 +16,7 @@ from parteq.datasets.errors import DataError
 from parteq.pipelines.command import RunCommand
 from parteq.pipelines.cryoem.options import ParticlesInput
 from parteq.pipelines.cryoem.reliability import read_reliability, report_reliability
+from parteq.pipelines.run import Run
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,8 @@ _PART = 4096
 class Estimate(ParticlesInput, RunCommand):
     """Estimate poses and how sure each is; all other columns are kept.
 
-    parteqConfidence tells how probable a rotation is right to 15°; doubts of the map scale it down.
+    parteqConfidence tells how probable a rotation is right to 15°, up to the symmetry that the run was told; doubts of
+    the map scale it down.
     """
 
     example: ClassVar[str] = "parteq cryoem estimate --run RUN --particles particles.star --out poses.star --refine"
@@ -68,8 +70,9 @@ class Estimate(ParticlesInput, RunCommand):
             samples = ParticleSamples(particles, disc, model.config["scale"])
             self._check_scale(samples.pixel_size, model.config["pixel_size"])
             volume = self._volume(model)
+            turns = self._turns(volume)
             with torch.no_grad():
-                found = self._parts(model, volume, samples, device)
+                found = self._parts(model, volume, samples, device, turns)
             reliability = read_reliability(self.run_path)
             if reliability is not None:
                 found["confidence"] *= reliability.factor
@@ -111,14 +114,27 @@ class Estimate(ParticlesInput, RunCommand):
             raise DataError(path, f"has {len(volume)} voxels along an edge, the run {model.disc.box}")
         return torch.from_numpy(volume) / (model.disc.box * model.config["scale"])
 
+    def _turns(self, volume: Tensor) -> Tensor:
+        """The rotations after which the map is as it was, by the symmetry that the run was told."""
+        import torch
+
+        from parteq.apps.cryoem.symmetry_axes import turns_onto_itself
+
+        run = Run.open(self.run_path)
+        try:
+            return torch.from_numpy(turns_onto_itself(volume.numpy(), str(run.options.get("symmetry", "C1")))).float()
+        except ValueError as error:
+            raise DataError(self.run_path / "config.toml", str(error)) from error
+
     def _parts(
-        self, model: PoseInference, volume: Tensor, samples: ParticleSamples, device: torch.device
+        self, model: PoseInference, volume: Tensor, samples: ParticleSamples, device: torch.device, turns: Tensor
     ) -> dict[str, np.ndarray]:
         """Rotations, shifts and confidence of all, as they come; what is done is kept on the disk."""
         import torch
         from torch.utils.data import TensorDataset
         from tqdm import tqdm
 
+        from parteq.apps.cryoem.estimation import weigh
         from parteq.core.distributed import is_main, wait
 
         count = len(samples)
@@ -130,7 +146,8 @@ class Estimate(ParticlesInput, RunCommand):
                 indices = np.arange(first, min(first + _PART, count))
                 parts = [samples.batch(part) for part in np.array_split(indices, math.ceil(len(indices) / 256))]
                 data = TensorDataset(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-                poses, confidence = self._estimate(model, volume, data, device)
+                poses = self._estimate(model, volume, data, device)
+                confidence = weigh(model, volume, data, poses, device, turns)
                 for name, tensor in zip(names, (poses.rotations, poses.shifts, confidence), strict=True):
                     found[name][indices] = tensor.numpy()
                 if is_main():
@@ -139,14 +156,14 @@ class Estimate(ParticlesInput, RunCommand):
                 bar.update(len(indices))
         return found
 
-    def _estimate(self, model: PoseInference, volume: Tensor, data: Any, device: torch.device) -> tuple[Poses, Tensor]:
-        from parteq.apps.cryoem.estimation import propose, refine, weigh
+    def _estimate(self, model: PoseInference, volume: Tensor, data: Any, device: torch.device) -> Poses:
+        from parteq.apps.cryoem.estimation import propose, refine
 
         poses = propose(model, volume, data, device)
         if self.refine:
             poses = refine(model, volume, data, poses, device, everywhere=True)
             poses = refine(model, volume, data, poses, device)
-        return poses, weigh(model, volume, data, poses, device)
+        return poses
 
     def _parts_file(self) -> Path:
         return self.out.with_name(f".{self.out.stem}.parts.npz")

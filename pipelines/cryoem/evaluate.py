@@ -11,6 +11,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
+from parteq.pipelines.cryoem.options import Symmetry
 from parteq.pipelines.files import replacing
 
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Evaluate", "match_images"]
 
 Table = Annotated[Path, tyro.conf.arg(metavar="X.star")]
-PointGroup = Annotated[str, tyro.conf.arg(metavar="GROUP")]
 
 
 @dataclass(kw_only=True)
-class Evaluate(Command):
+class Evaluate(Symmetry, Command):
     """Compare poses with the truth, after aligning frame, hand and origin of the map.
 
     Rows belong together if their images do. parteqConfidence is held against what is right to 15°.
@@ -39,20 +39,14 @@ class Evaluate(Command):
     """Estimated poses: STAR or .cs file."""
     truth: Table
     """True poses of the same images."""
-    symmetry: PointGroup = "C1"
-    """Point group of the true map, axes as RELION sets them: C5, D2, T, O, I1, I2."""
     out: File = None
     """Draw errors and view directions into this PNG file."""
 
     def run(self) -> dict[str, Any]:
         """Aligns, and tells the errors of the images that both files have."""
-        from parteq.apps.cryoem.pointgroups import point_group
         from parteq.apps.cryoem.pose_metrics import pose_errors
 
-        try:
-            point_group(self.symmetry)
-        except ValueError as error:
-            raise DataError(f"--symmetry {self.symmetry}", str(error)) from error
+        self.check_symmetry()
         estimate, truth = _with_poses(self.estimate), _with_poses(self.truth)
         rows = match_images(estimate, truth)
         missing, surplus = len(truth) - len(rows), len(estimate) - len(rows)

@@ -14,7 +14,24 @@ from parteq.pipelines.command import File
 if TYPE_CHECKING:
     from parteq.datasets.cryoem.particles import Particles
 
-__all__ = ["ParticlesInput"]
+__all__ = ["ParticlesInput", "Symmetry"]
+
+
+@dataclass(kw_only=True)
+class Symmetry:
+    """The point group of a particle."""
+
+    symmetry: Annotated[str, tyro.conf.arg(metavar="GROUP")] = "C1"
+    """Point group of the particle, axes as RELION sets them: C5, D2, T, O, I1, I2."""
+
+    def check_symmetry(self) -> None:
+        """Refuses what is no point group."""
+        from parteq.apps.cryoem.pointgroups import point_group
+
+        try:
+            point_group(self.symmetry)
+        except ValueError as error:
+            raise DataError(f"--symmetry {self.symmetry}", str(error)) from error
 
 
 @dataclass(kw_only=True)

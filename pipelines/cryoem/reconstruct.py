@@ -11,7 +11,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
-from parteq.pipelines.cryoem.options import ParticlesInput
+from parteq.pipelines.cryoem.options import ParticlesInput, Symmetry
 from parteq.pipelines.files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -24,14 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Reconstruct"]
 
 Map = Annotated[Path, tyro.conf.arg(metavar="MAP.mrc")]
-# Below this the mean correlation with the symmetry copies, of a map of low resolution, is taken for none.
-_SYMMETRIC = 0.75
-
-PointGroup = Annotated[str, tyro.conf.arg(metavar="GROUP")]
 
 
 @dataclass(kw_only=True)
-class Reconstruct(ParticlesInput, Command):
+class Reconstruct(Symmetry, ParticlesInput, Command):
     """Make a map of particles with poses: MAP.mrc.
 
     With --halves also MAP_half1.mrc, MAP_half2.mrc, MAP_fsc.json and MAP_fsc.png.
@@ -41,8 +37,6 @@ class Reconstruct(ParticlesInput, Command):
 
     out: Map
     """Map to write."""
-    symmetry: PointGroup = "C1"
-    """Point group, axes as RELION sets them: C5, D2, T, O, I1, I2."""
     find_axes: bool = False
     """First find the axes, in a map without symmetry, and turn and move the poses to them."""
     halves: bool = False
@@ -94,12 +88,7 @@ class Reconstruct(ParticlesInput, Command):
 
     def _check(self) -> None:
         """Refuses what could not be done, before the work."""
-        from parteq.apps.cryoem.pointgroups import point_group
-
-        try:
-            point_group(self.symmetry)
-        except ValueError as error:
-            raise DataError(f"--symmetry {self.symmetry}", str(error)) from error
+        self.check_symmetry()
         if self.out.suffix != ".mrc":
             raise DataError(self.out, "is to be a map: give it a name that ends in .mrc")
         if not self.out.parent.is_dir():
@@ -139,12 +128,6 @@ class Reconstruct(ParticlesInput, Command):
 
         (part,) = self._insert(particles, [np.arange(len(particles))], symmetry="C1")
         frame = find_axes(self._volume(part), self.symmetry)
-        if frame.correlation < _SYMMETRIC:
-            warnings.warn(
-                f"the map correlates with its symmetry copies by {frame.correlation:.2f} only: "
-                f"it may not have the symmetry {self.symmetry}",
-                stacklevel=2,
-            )
         # The pose R of φ is the pose R G of x ↦ φ(G x + t), whose origin stands P R t further.
         rotations = particles.rotations()
         shifts = particles.shifts_in_angstroms() + rotations[:, :2] @ frame.offset_in_voxels * pixel_size

@@ -15,7 +15,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Text
-from parteq.pipelines.cryoem.options import ParticlesInput
+from parteq.pipelines.cryoem.options import ParticlesInput, Symmetry
 from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
 from parteq.pipelines.training import TrainingCommand
 
@@ -44,7 +44,7 @@ HELD_OUT = 0.2
 
 
 @dataclass(kw_only=True)
-class TrainPoses(ParticlesInput, TrainingCommand):
+class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
     """Learn poses and a map from images alone, or from poses that are known."""
 
     example: ClassVar[str] = "parteq cryoem train --particles particles.star --encoder d4 --out RUN"
@@ -95,6 +95,7 @@ class TrainPoses(ParticlesInput, TrainingCommand):
 
         began = time.monotonic()
         self.settings()
+        self.check_symmetry()
         with joined(self.torch_device()) as device:
             particles = self.open()
             if self.mode == "supervised" and not particles.has_poses:
@@ -271,7 +272,8 @@ class _Training:
         if self.measured is not None:
             poses = self._propose(model, self.measured_data)
             truth = self.measured.particles
-            errors = pose_errors(poses.rotations.double().numpy(), truth.rotations())
+            rotations = poses.rotations.double().numpy()
+            errors = pose_errors(rotations, truth.rotations(), symmetry=self.command.symmetry)
             record["rotation_error_median_deg"] = float(np.median(errors.rotation_in_degrees))
         if is_main():
             about = {
@@ -311,16 +313,19 @@ class _Training:
 
         from parteq.apps.cryoem.estimation import map_of_poses, weigh
         from parteq.apps.cryoem.halves import refine_until_reliable
+        from parteq.apps.cryoem.symmetry_axes import turns_onto_itself
 
         model.to(self.device)
         diagnosis = self._diagnosis(model)
         poses = self._propose(model, self.data)
         with torch.no_grad():
             if self.command.mode == "abinitio":
-                found = refine_until_reliable(model, self.data, poses, self.device, self.command.seed)
+                seed, symmetry = self.command.seed, self.command.symmetry
+                found = refine_until_reliable(model, self.data, poses, self.device, seed, symmetry)
                 return _Ending(found.poses, found.volume, found.confidence.numpy(), diagnosis, found.reliability)
             volume = map_of_poses(model, self.data, self._known(), self.device)
-            confidence = weigh(model, volume, self.data, poses, self.device)
+            turns = torch.from_numpy(turns_onto_itself(volume.numpy(), self.command.symmetry)).float()
+            confidence = weigh(model, volume, self.data, poses, self.device, turns)
         return _Ending(poses, volume, confidence.numpy(), diagnosis, reliability=None)
 
     def results(self, model: PoseInference, ending: _Ending) -> dict[str, Any]:
@@ -357,7 +362,7 @@ class _Training:
         errors = None
         if particles.has_poses and self.command.mode == "abinitio":
             truth = (shifts, particles.shifts_in_angstroms())
-            errors = pose_errors(rotations, particles.rotations(), truth)
+            errors = pose_errors(rotations, particles.rotations(), truth, symmetry=self.command.symmetry)
             found |= errors.summary()
         elif self.run.history()[-1].get("rotation_error_median_deg") is not None:
             found["rotation_error_median_deg"] = self.run.history()[-1]["rotation_error_median_deg"]

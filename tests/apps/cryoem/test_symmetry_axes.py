@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
+from parteq.apps.cryoem.disc import Disc
+from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.pointgroups import point_group
-from parteq.apps.cryoem.symmetry_axes import find_axes
+from parteq.apps.cryoem.symmetry_axes import find_axes, turns_onto_itself
+from parteq.datasets.cryoem.poses import uniform_rotations
+from parteq.datasets.cryoem.projection import project
 
 OFFSET = np.array([1.0, -1.5, 0.5])
 MATRIX = Rotation.random(random_state=3).as_matrix()
 
 
-def blobs(box: int, symmetry: str) -> np.ndarray:
-    """A map φ [z, y, x] for which φ(A x + t) has the symmetry, A and t as above."""
+def blobs(box: int, symmetry: str, offset: np.ndarray = OFFSET) -> np.ndarray:
+    """A map φ [z, y, x] for which φ(A x + t) has the symmetry, A as above."""
     generator = np.random.default_rng(1)
     centres, weights = 0.28 * box / 2 * generator.normal(size=(6, 3)), generator.uniform(0.5, 1, 6)
     z, y, x = np.indices((box,) * 3) - box // 2
     volume = np.zeros((box,) * 3)
     for element in point_group(symmetry):
-        for weight, (a, b, c) in zip(weights, centres @ element.T @ MATRIX.T + OFFSET, strict=True):
+        for weight, (a, b, c) in zip(weights, centres @ element.T @ MATRIX.T + offset, strict=True):
             volume += weight * np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / (2 * (0.05 * box) ** 2))
     return volume
 
@@ -35,6 +40,20 @@ def check(symmetry: str, box: int) -> None:
     # Along an axis that all rotations share the centre is anywhere.
     across = np.eye(3) - expected.mean(0)
     assert np.abs(across @ (found.offset_in_voxels - OFFSET)).max() < 0.3
+
+
+def test_poses_of_a_symmetric_particle_are_sure_up_to_its_symmetry():
+    """An image of a trimer has three poses: each is a third sure, and all together are."""
+    volume = torch.from_numpy(blobs(24, "C3", np.zeros(3))).float()
+    turns = torch.from_numpy(turns_onto_itself(volume.numpy(), "C3")).float()
+    disc, rotations = Disc(24, 24), torch.from_numpy(uniform_rotations(40, np.random.default_rng(0))).float()
+    samples = disc.samples(project(volume, rotations))
+    noise = torch.full((len(disc),), 0.1) * samples.abs().square().mean()
+    known = samples, torch.ones_like(samples.real), rotations, torch.zeros(40, 2), noise
+    one, all_three = (Matching(volume / 24, disc).confidence(*known, turns[:count]) for count in (1, 3))
+    assert 0.2 < one.mean() < 0.5
+    assert all_three.mean() > 0.9
+    assert turns_onto_itself(volume.numpy(), "C1").tolist() == np.eye(3)[None].tolist()
 
 
 def test_the_axis_of_a_trimer():
