@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from parteq.datasets.errors import DataError
-from parteq.pipelines.command import Text
+from parteq.pipelines.command import Number, Text
 from parteq.pipelines.cryoem.options import ParticlesInput, Symmetry
 from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
 from parteq.pipelines.training import TrainingCommand
@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 IMAGES_SHOWN = 70_000
 MEASURED = 1000
-BATCH = 64
 HELD_OUT = 0.2
 
 
@@ -73,6 +72,8 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
     """Train no longer than this."""
     epochs: int = 0
     """Passes over the images; 0 shows 70,000 in all."""
+    batch_size: Number = 64
+    """Images a step."""
     weight_decay: float = 0.01
     """Weight decay."""
 
@@ -85,7 +86,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
                 raise DataError("options", f"{name.replace('_', '-')} must be at least {least}")
         if self.augment == "poses" and self.mode != "supervised":
             raise DataError("options", "augment poses needs poses that are known: --mode supervised")
-        return replace(super().settings(), gradient_clip=math.inf, batch_size=self.batch_size or BATCH)
+        return replace(super().settings(), gradient_clip=math.inf)
 
     def run(self) -> dict[str, Any]:
         """Trains, refines the poses, and leaves map, poses and report in the run directory."""
