@@ -16,7 +16,6 @@ from parteq.datasets.errors import DataError
 from parteq.pipelines.command import RunCommand
 from parteq.pipelines.cryoem.options import ParticlesInput
 from parteq.pipelines.cryoem.reliability import read_reliability, report_reliability
-from parteq.pipelines.run import Run
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +35,7 @@ _PART = 4096
 class Estimate(ParticlesInput, RunCommand):
     """Estimate poses and how sure each is; all other columns are kept.
 
-    parteqConfidence tells how probable a rotation is right to 15°, up to the symmetry that the run was told; doubts of
-    the map scale it down.
+    parteqConfidence: how probable a rotation is right to 15°; doubts of the map lower it.
     """
 
     example: ClassVar[str] = "parteq cryoem estimate --run RUN --particles particles.star --out poses.star --refine"
@@ -119,6 +117,7 @@ class Estimate(ParticlesInput, RunCommand):
         import torch
 
         from parteq.apps.cryoem.symmetry_axes import turns_onto_itself
+        from parteq.pipelines.run import Run
 
         run = Run.open(self.run_path)
         try:

@@ -41,7 +41,7 @@ class ParticlesInput:
     particles: Annotated[Path, tyro.conf.arg(metavar="X.star")]
     """STAR file (RELION 3.0 to 5) or .cs file."""
     datadir: File = None
-    """Folder that image paths are relative to; else that of --particles."""
+    """Folder of the image paths; else that of --particles."""
 
     def open(self) -> Particles:
         """The particles.

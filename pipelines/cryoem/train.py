@@ -65,7 +65,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
     width: float = 1.0
     """Factor on the channels of the encoder."""
     val: Text = None
-    """Particles to measure on, with poses; else a part of --particles (supervised)."""
+    """Particles with poses to measure on; else a part."""
     restarts: int = 0
     """Begin again up to so many times if stuck."""
     max_seconds: float = math.inf
