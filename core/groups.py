@@ -11,6 +11,7 @@ over the group then costs the sum of the factors' sizes, not their product.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import warnings
@@ -219,7 +220,8 @@ def _space_group(name: str) -> SymmetryGroup:
     }
     if name in families:
         label, make = families[name]
-        return SymmetryGroup(label, 3, make())
+        with contextlib.redirect_stdout(None):  # escnn prints what it reads from its cache
+            return SymmetryGroup(label, 3, make())
     algebra, label = _axial(name)
     if algebra is None:
         raise ValueError(
