@@ -117,7 +117,7 @@ def refine_until_reliable(
 
 def _refined(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int, symmetry: str) -> Found:
     refined, volume = refine_with_map(model, data, poses, device)
-    turns = torch.from_numpy(turns_onto_itself(volume.numpy(), symmetry)).float()
+    turns = turns_onto_itself(volume, symmetry)
     confidence = confidence_across_halves(model, data, refined, device, seed, turns)
     reliability = Reliability(half_agreement(model, data, refined, device, seed), float(confidence.mean()))
     return Found(refined, volume, confidence * reliability.factor, reliability)

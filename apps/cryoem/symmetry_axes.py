@@ -14,9 +14,11 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy import ndimage, optimize
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from parteq.apps.cryoem.pointgroups import point_group
 
@@ -86,13 +88,13 @@ def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
     return SymmetryFrame(found.matrix, found.offset_in_voxels * scale, found.correlation)
 
 
-def turns_onto_itself(volume: Volume, symmetry: str) -> Float[np.ndarray, "order 3 3"]:
+def turns_onto_itself(volume: Float[Tensor, "box box box"], symmetry: str) -> Float[Tensor, "order 3 3"]:
     """The rotations M = G S Gᵀ after which a map of a point group is as it was; poses R and R M give the same image.
 
     The identity stands first, and alone for C1. Raises and warns as :func:`find_axes`.
     """
-    frame = find_axes(volume, symmetry)
-    return frame.matrix @ point_group(symmetry) @ frame.matrix.T
+    frame = find_axes(volume.cpu().numpy(), symmetry)
+    return torch.from_numpy(frame.matrix @ point_group(symmetry) @ frame.matrix.T).float()
 
 
 def _reduced(volume: Volume) -> Volume:

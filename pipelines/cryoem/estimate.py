@@ -114,14 +114,12 @@ class Estimate(ParticlesInput, RunCommand):
 
     def _turns(self, volume: Tensor) -> Tensor:
         """The rotations after which the map is as it was, by the symmetry that the run was told."""
-        import torch
-
         from parteq.apps.cryoem.symmetry_axes import turns_onto_itself
         from parteq.pipelines.run import Run
 
         run = Run.open(self.run_path)
         try:
-            return torch.from_numpy(turns_onto_itself(volume.numpy(), str(run.options.get("symmetry", "C1")))).float()
+            return turns_onto_itself(volume, str(run.options.get("symmetry", "C1")))
         except ValueError as error:
             raise DataError(self.run_path / "config.toml", str(error)) from error
 

@@ -325,7 +325,7 @@ class _Training:
                 found = refine_until_reliable(model, self.data, poses, self.device, seed, symmetry)
                 return _Ending(found.poses, found.volume, found.confidence.numpy(), diagnosis, found.reliability)
             volume = map_of_poses(model, self.data, self._known(), self.device)
-            turns = torch.from_numpy(turns_onto_itself(volume.numpy(), self.command.symmetry)).float()
+            turns = turns_onto_itself(volume, self.command.symmetry)
             confidence = weigh(model, volume, self.data, poses, self.device, turns)
         return _Ending(poses, volume, confidence.numpy(), diagnosis, reliability=None)
 

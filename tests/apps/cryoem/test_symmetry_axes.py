@@ -45,7 +45,7 @@ def check(symmetry: str, box: int) -> None:
 def test_poses_of_a_symmetric_particle_are_sure_up_to_its_symmetry():
     """An image of a trimer has three poses: each is a third sure, and all together are."""
     volume = torch.from_numpy(blobs(24, "C3", np.zeros(3))).float()
-    turns = torch.from_numpy(turns_onto_itself(volume.numpy(), "C3")).float()
+    turns = turns_onto_itself(volume, "C3")
     disc, rotations = Disc(24, 24), torch.from_numpy(uniform_rotations(40, np.random.default_rng(0))).float()
     samples = disc.samples(project(volume, rotations))
     noise = torch.full((len(disc),), 0.1) * samples.abs().square().mean()
@@ -53,7 +53,7 @@ def test_poses_of_a_symmetric_particle_are_sure_up_to_its_symmetry():
     one, all_three = (Matching(volume / 24, disc).confidence(*known, turns[:count]) for count in (1, 3))
     assert 0.2 < one.mean() < 0.5
     assert all_three.mean() > 0.9
-    assert turns_onto_itself(volume.numpy(), "C1").tolist() == np.eye(3)[None].tolist()
+    assert turns_onto_itself(volume, "C1").equal(torch.eye(3)[None])
 
 
 def test_the_axis_of_a_trimer():
