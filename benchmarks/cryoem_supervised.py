@@ -39,7 +39,7 @@ METHODS = {
     "cnn + poses": ("cnn", "poses"),
 }
 """Encoder and augmentation of each."""
-PLAIN_PASSES = 1.8
+PLAIN_PASSES = 2.2
 """How many times as many passes a plain encoder makes in the time that d4 takes."""
 
 
