@@ -70,11 +70,10 @@ def paired(functions: Sequence[Callable[[], object]], repeats: int) -> tuple[flo
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Has torch compute on one thread, without gradients."""
+    """Has torch compute on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_num_threads(before)

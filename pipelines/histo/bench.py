@@ -57,6 +57,8 @@ class Bench(RunCommand):
 
     def run(self) -> dict[str, Any]:
         """Exports the classifier and its plain twins to a temporary folder and times all forms in turn."""
+        import torch
+
         from parteq.apps.histo.models import create_model
         from parteq.apps.histo.twins import count_macs, count_parameters, plain_twin
         from parteq.pipelines.histo.examples import examples
@@ -80,7 +82,7 @@ class Bench(RunCommand):
                 "parameters": plain_twin(model.config, "parameters"),
             }
             networks |= {f"plain_equal_{size}_": create_model(**config).eval() for size, config in twins.items()}
-        with tempfile.TemporaryDirectory() as folder, single_threaded():
+        with tempfile.TemporaryDirectory() as folder, single_threaded(), torch.inference_mode():
             forms: dict[str, tuple[Forward, dict[str, Any]]] = {"eager": (model, about.copy())}
             for prefix, network in networks.items():
                 forms |= {prefix + name: form for name, form in _forms(network, images, Path(folder)).items()}
