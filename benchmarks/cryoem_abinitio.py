@@ -8,8 +8,8 @@ compares them after as many passes over the images (``--epochs``), ``time`` give
 pass, as many more as fill the time. An attempt converges if the median rotation error falls below 20°.
 
 ``--sweep`` is about data that an exactly equivariant encoder is wrong for: astigmatic images whose CTF the encoder is
-not told (``astigmatism``), a preferred view (``preferred``), a fivefold particle (``c5``, told so: poses
-count up to its symmetry).
+not told (``astigmatism``), a preferred view (``preferred``), a fivefold particle (``c5``, which is told: poses count up
+to its symmetry).
 
 The map is ``clean70SRibosome_vol_65p.mrc`` in ``$PARTEQ_DATA/cryoem`` (or ``../shared/data/cryoem``).
 """

@@ -30,10 +30,11 @@ from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, run
 from parteq.pipelines.cli import main as parteq
 from parteq.pipelines.cryoem.train import TrainPoses
 
-METHODS = ("aspire", "parteq", "parteq, one pass")
+METHODS = {"aspire": None, "parteq": 0, "parteq, one pass": 1}
+"""Of parteq the passes of its encoder; 0 leaves them to the command."""
 PIXEL_SIZE = 10.0
 
-# Run by ASPIRE's interpreter: images, where to write rotations, threads.
+# Run by ASPIRE's interpreter: images, where to write rotations, pixel size.
 COMMON_LINES = """
 import logging, sys, time
 import mrcfile, numpy as np
@@ -62,16 +63,18 @@ class Result:
     fraction_below_15deg: float
 
 
-def find_poses(method: str, particles: Path, folder: Path, interpreter: str, seed: int) -> tuple[float, np.ndarray]:
+def find_poses(method: str, particles: Path, folder: Path, interpreter: Path, seed: int) -> tuple[float, np.ndarray]:
     """Returns seconds, and rotations [n, 3, 3]."""
-    if method == "aspire":
+    passes = METHODS[method]
+    if passes is None:
         out = folder / "rotations.npy"
         words = [interpreter, "-c", COMMON_LINES, particles.with_suffix(".mrcs"), out, PIXEL_SIZE]
-        printed = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=True).stdout
-        return float(printed.split()[-1]), np.load(out).astype(float)
+        # ASPIRE leaves its logs where it is started.
+        told = subprocess.run(map(str, words), stdout=subprocess.PIPE, text=True, check=True, cwd=folder).stdout
+        return float(told.split()[-1]), np.load(out).astype(float)
     run = folder / method.replace(" ", "")
     began = time.process_time()
-    TrainPoses(particles=particles, out=run, seed=seed, epochs=int("one" in method), quiet=True).run()
+    TrainPoses(particles=particles, out=run, seed=seed, epochs=passes, quiet=True).run()
     seconds = time.process_time() - began
     return seconds, open_particles(run / "poses.star").rotations()
 
@@ -79,7 +82,7 @@ def find_poses(method: str, particles: Path, folder: Path, interpreter: str, see
 def main() -> None:
     """Runs what is not in the file yet, and prints the table."""
     parser = benchmark_parser(__doc__, seeds=2, threads=1)
-    parser.add_argument("--aspire", required=True, help="the interpreter of the environment that ASPIRE is in")
+    parser.add_argument("--aspire", type=Path, required=True, help="interpreter of the environment of ASPIRE")
     parser.add_argument("--n", type=int, nargs="+", default=[100, 200], help="images")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -98,7 +101,7 @@ def main() -> None:
                 for method in METHODS:
                     if rows.has(method=method, n=n, seed=seed):
                         continue
-                    seconds, rotations = find_poses(method, particles, folder, options.aspire, seed)
+                    seconds, rotations = find_poses(method, particles, folder, options.aspire.absolute(), seed)
                     errors = pose_errors(rotations, truth).rotation_in_degrees
                     rows.add(Result(method, n, seed, seconds, float(np.median(errors)), float((errors < 15).mean())))
     print(f"{'method':18} {'n':>5} {'seconds':>8} {'median °':>16} {'within 15°':>16}")

@@ -82,19 +82,10 @@ class Demo(Command):
         from parteq.pipelines.cryoem.example import particles_section
         from parteq.pipelines.points.example import clouds_section
 
-        results: dict[str, Any] = {}
-        sections: list[Section] = []
-        for study in STUDIES:
-            found, section = self._study(study, folder)
-            results |= found
-            sections.append(section)
-        found, section = particles_section(folder, self.seed, self.device, self.quiet)
-        results |= found
-        sections.append(section)
-        found, section = clouds_section(folder, self.seed, self.device, self.quiet)
-        results |= found
-        sections.append(section)
-        return results, sections
+        found = [self._study(study, folder) for study in STUDIES]
+        found += [part(folder, self.seed, self.device, self.quiet) for part in (particles_section, clouds_section)]
+        results = {name: value for values, _ in found for name, value in values.items()}
+        return results, [section for _, section in found]
 
     def _folder(self) -> Path:
         """A new folder for the results."""

@@ -1,6 +1,7 @@
 """How far poses may be trusted: are they found again, by each half of the particles for itself?
 
-A map that is wrong explains its images well enough to be sure of their poses: posteriors are given the map. So the
+A particle is too sure of a map that it is itself part of, so its confidence is given the map of the other half. And a
+map that is wrong explains its images well enough to be sure of their poses: posteriors are given the map. So the
 particles are split; in each half nine poses in ten are forgotten, and what is left finds map and poses anew by
 expectation-maximisation. A map that the images enforce comes back from so little, and comes back the same in both
 halves; one that was settled in by accident does not. Then each particle is looked up in both maps. Its two poses agree
@@ -132,8 +133,6 @@ def confidence_across_halves(
     turns: Float[Tensor, "order 3 3"] = IDENTITY,
 ) -> Float[Tensor, " n"]:
     """How probable it is that each rotation is right to 15°, given the map that the other half of the particles makes.
-
-    The map that a particle is itself part of agrees with it too well, the more so the fewer particles there are.
 
     Args:
         model: for its disc.
