@@ -13,7 +13,8 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_type_hints
 
 import tyro
 
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _overview(name, words)
         command = _parse(name, words[len(name.split()) :])
         with _messages(command.quiet):
+            command.check_outputs()
             _answer(command, command.run())
     except (DataError, RuntimeError, MemoryError) as error:
         reason = _reason(error)
@@ -102,9 +104,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"parteq: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
+    except BrokenPipeError:  # before OSError, which it is one of
         # The reader (`head`, say) has seen enough; nothing more may be written when Python closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"parteq: {DataError(error.filename, error.strerror or str(error))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("parteq: interrupted", file=sys.stderr)
         return 130
@@ -171,8 +178,11 @@ def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:
     """The options of the file that the command line names, written as on the command line."""
     path = kind.options_file(words)
     values = {} if path is None else read_toml(path)
+    known = _option_names(kind)
     options: list[str] = []
     for key, value in values.items():
+        if key.replace("-", "_") not in known:
+            raise DataError(path or "", f"{key!r} is no option of this command")
         option = f"--{key.replace('_', '-')}"
         if isinstance(value, bool):
             options += [option] if value else []
@@ -181,6 +191,13 @@ def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:
         else:
             raise DataError(path or "", f"{key!r} is no text, number or truth value")
     return options
+
+
+def _option_names(kind: type[Command]) -> set[str]:
+    """The options of a command, as a file of them would write them."""
+    hints = get_type_hints(kind, include_extras=True)
+    given = {field.name: getattr(hints[field.name], "__metadata__", ()) for field in fields(kind)}
+    return {next((part.name for part in parts if getattr(part, "name", None)), name) for name, parts in given.items()}
 
 
 @contextmanager

@@ -53,6 +53,32 @@ class Command(ABC):
         if self.seed < 0:
             raise DataError(f"--seed {self.seed}", "must not be negative")
 
+    def folder_to_make(self) -> Path | None:
+        """The folder that ``--out`` names, where it is one to be made or filled; None where it is a file."""
+        return None
+
+    def check_outputs(self) -> None:
+        """Refuses results that could not be written in the end, before any work is done.
+
+        Raises:
+            DataError: naming the file or folder.
+        """
+        from parteq.pipelines.files import check_file, check_folder
+
+        folder = self.folder_to_make()
+        if folder is not None:
+            check_folder(folder)
+        seen: dict[Path, str] = {}
+        for name in ("json", "out", "plot", "geojson"):
+            path = getattr(self, name, None)
+            if path is None:
+                continue
+            if (other := seen.setdefault(path.resolve(), name)) != name:
+                raise DataError(path, f"is to be written by --{other} and by --{name}")
+            # A file may stand in the folder that is still to be made.
+            if path != folder and folder not in path.parents:
+                check_file(path)
+
     @abstractmethod
     def run(self) -> dict[str, Any]:
         """Does the work and returns the results: plain values that JSON can hold."""
@@ -110,10 +136,16 @@ class RunCommand(Command):
 
 
 def value_of(option: str, words: Sequence[str]) -> Path | None:
-    """The path that stands behind an option on a command line; the last one counts."""
+    """The path that stands behind an option on a command line; the last one counts.
+
+    Raises:
+        DataError: nothing stands there.
+    """
     found = None
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == option:
+            if not following or following.startswith("--"):
+                raise DataError(option, "needs the name of a file")
             found = Path(following)
         elif word.startswith(f"{option}="):
             found = Path(word.removeprefix(f"{option}="))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
-from parteq.pipelines.files import replacing
+from parteq.pipelines.files import make_folder, replacing
 from parteq.pipelines.histo.export import Export
 from parteq.pipelines.histo.train import Train
 
@@ -51,6 +51,10 @@ class Demo(Command):
 
     out: File = None
     """Folder to make; else parteq-demo, numbered."""
+
+    def folder_to_make(self) -> Path | None:
+        """That of the trainings and the report."""
+        return self.out
 
     def run(self) -> dict[str, Any]:
         """Trains three networks on each of two data sets; ends with the path of the report."""
@@ -92,7 +96,7 @@ class Demo(Command):
         names = [self.out] if self.out else [Path(f"parteq-demo{n}") for n in ("", *(f"-{k}" for k in range(2, 1000)))]
         for name in names:
             if not name.exists():
-                name.mkdir(parents=True)
+                make_folder(name)
                 return name
         raise DataError(names[0], "exists already: choose another folder with --out")
 

@@ -10,9 +10,21 @@ from typing import Any
 import tomli_w
 
 from parteq.datasets.errors import DataError
-from parteq.datasets.files import replacing, sync
+from parteq.datasets.files import check_file, check_folder, make_folder, replacing, sync
 
-__all__ = ["parse_json", "read_json", "read_toml", "replacing", "sync", "write_json", "write_text", "write_toml"]
+__all__ = [
+    "check_file",
+    "check_folder",
+    "make_folder",
+    "parse_json",
+    "read_json",
+    "read_toml",
+    "replacing",
+    "sync",
+    "write_json",
+    "write_text",
+    "write_toml",
+]
 
 
 def write_text(path: Path, text: str) -> None:

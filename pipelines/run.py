@@ -26,7 +26,7 @@ from torch import nn
 from parteq import __version__
 from parteq.datasets.errors import DataError
 from parteq.pipelines.checkpoint import Checkpoint, write_checkpoint
-from parteq.pipelines.files import read_json, read_toml, write_json, write_text, write_toml
+from parteq.pipelines.files import make_folder, read_json, read_toml, write_json, write_text, write_toml
 
 __all__ = ["Run", "find_checkpoint", "versions"]
 
@@ -43,7 +43,7 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, options: dict[str, Any], data: dict[str, Any]) -> Run:
-        """Begins a run in a new or empty folder.
+        """Begins a run in a new or empty folder, or in that of a run that has no checkpoint yet.
 
         Args:
             path: the folder.
@@ -51,22 +51,26 @@ class Run:
             data: what is trained on; plain values.
 
         Raises:
-            DataError: if there is something in the folder, or it cannot be made.
+            DataError: if there is something else in the folder, or it cannot be made.
         """
-        if cls.exists(path):
+        begun = cls.exists(path)
+        if begun and cls(path).epochs():
             raise DataError(path, "holds a run already: add --resume to go on with it, or choose another folder")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not begun and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise DataError(path, "is not empty and no run: choose another folder")
         temporary = path.with_name(f".{path.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            temporary.mkdir(parents=True)
-        except OSError as error:
-            raise DataError(path, error.strerror or str(error)) from error
+        make_folder(temporary)
         write_toml(temporary / "config.toml", options)
         write_json(temporary / "versions.json", versions())
         write_json(temporary / "data.json", data)
-        os.replace(temporary, path)
+        if begun:
+            (path / "metrics.jsonl").unlink(missing_ok=True)
+            for file in temporary.iterdir():
+                os.replace(file, path / file.name)
+            temporary.rmdir()
+        else:
+            os.replace(temporary, path)
         return cls(path)
 
     @classmethod

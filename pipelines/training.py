@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -22,6 +22,8 @@ __all__ = ["TrainingCommand"]
 @dataclass(kw_only=True)
 class TrainingCommand(Command):
     """A command that leaves a run directory; see `parteq.core.training` and `parteq.pipelines.run`."""
+
+    least_epochs: ClassVar[int] = 1
 
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Run directory to make."""
@@ -48,6 +50,10 @@ class TrainingCommand(Command):
             return run / "config.toml"
         return super().options_file(words)
 
+    def folder_to_make(self) -> Path:
+        """The run directory."""
+        return self.out
+
     def options(self) -> dict[str, Any]:
         """The options but ``resume``, which does not change the results."""
         return {name: value for name, value in super().options().items() if name != "resume"}
@@ -60,6 +66,8 @@ class TrainingCommand(Command):
         """
         from parteq.core.training import Settings
 
+        if self.epochs < self.least_epochs:
+            raise DataError("options", f"epochs must be at least {self.least_epochs}, not {self.epochs}")
         names = [field.name for field in fields(Settings) if hasattr(self, field.name)]
         try:
             return Settings(**{name: getattr(self, name) for name in names})
@@ -68,6 +76,8 @@ class TrainingCommand(Command):
 
     def begin(self, data: dict[str, Any]) -> Run:
         """The run directory, made by the main process, or found where it is to be resumed.
+
+        A run that has no checkpoint yet has nothing to lose: it is begun anew.
 
         Args:
             data: what is trained on, for `data.json`.
@@ -78,13 +88,13 @@ class TrainingCommand(Command):
         from parteq.core.distributed import is_main, wait
         from parteq.pipelines.run import Run
 
-        resumed = self.resume and Run.exists(self.out)
+        resumed = self.resume and Run.exists(self.out) and bool(Run.open(self.out).epochs())
         if is_main() and not resumed:
             Run.create(self.out, self.options(), data)
         wait()
         run = Run.open(self.out)
         if resumed:
-            free = {"out", "device", "workers"}
+            free = {"out", "device", "workers", "max_seconds"}
             for name, value in self.options().items():
                 if name not in free and run.options.get(name) != value:
                     raise DataError(run.path, f"has {name} = {run.options.get(name)}, not {value}: resume without it")

@@ -24,7 +24,7 @@ from parteq.datasets.cryoem.mrc import read_header
 from parteq.datasets.cryoem.particles import Particles, open_particles
 from parteq.datasets.cryoem.pickles import read_arrays, write_arrays
 from parteq.datasets.errors import DataError
-from parteq.datasets.files import replacing
+from parteq.datasets.files import make_folder, replacing
 
 __all__ = ["read_cryodrgn", "write_cryodrgn"]
 
@@ -210,10 +210,7 @@ def write_cryodrgn(particles: Particles, folder: Path) -> list[Path]:
             raise DataError(particles.source, "its CTFs have numbers too large for ctf.pkl")
     if not contents:
         raise DataError(particles.source, "has neither poses nor defocus, and cryoDRGN's pickles hold nothing else")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(folder, error.strerror or str(error)) from error
+    make_folder(folder)
     with ExitStack() as both:
         # Neither takes its place before both are written.
         for name, arrays in contents.items():

@@ -37,6 +37,10 @@ class Convert(Command):
     datadir: File = None
     """Folder that image paths are relative to, not the file's."""
 
+    def folder_to_make(self) -> Path | None:
+        """That of the pickles."""
+        return self.out if self.to == "cryodrgn" else None
+
     def run(self) -> dict[str, Any]:
         """Converts."""
         from parteq.datasets.cryoem.cryodrgn import write_cryodrgn

@@ -91,8 +91,6 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         self.check_symmetry()
         if self.out.suffix != ".mrc":
             raise DataError(self.out, "is to be a map: give it a name that ends in .mrc")
-        if not self.out.parent.is_dir():
-            raise DataError(self.out, "there is no such folder")
         if self.batch_size < 1:
             raise DataError(f"--batch-size {self.batch_size}", "must be greater than 0")
         if not self.regularisation >= 0:

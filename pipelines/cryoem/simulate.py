@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -76,6 +76,10 @@ class Simulate(Command):
     align: bool = False
     """Turn a model's unique principal axis onto z."""
 
+    def folder_to_make(self) -> Path:
+        """That of the particles."""
+        return self.out
+
     def run(self) -> dict[str, Any]:
         """Writes the stack, then the volume, then the STAR file that refers to them."""
         import numpy as np
@@ -87,6 +91,7 @@ class Simulate(Command):
         from parteq.datasets.cryoem.simulate import ImageFormation, draw_imaging, noisy_images
         from parteq.datasets.cryoem.stack import StackWriter
         from parteq.datasets.cryoem.volumes import open_volume
+        from parteq.pipelines.files import make_folder
 
         self._check()
         poses, device = self._poses(), self.torch_device()
@@ -104,7 +109,7 @@ class Simulate(Command):
         variance = formation.variance(imaging)
         deviation = 0.0 if self.snr is None else noise_deviation(variance, self.snr)
 
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         stack = self.out / "particles.mrcs"
         hidden = True if self.quiet else None
         with (
@@ -165,6 +170,11 @@ class Simulate(Command):
         if self.ctf == "none":
             return None
         if self.defocus is None and not isinstance(poses, str) and poses.ctf() is not None:
+            defaults = {field.name: field.default for field in fields(self)}
+            for name in ("astigmatism", "voltage", "cs", "amplitude_contrast", "phase_shift"):
+                if getattr(self, name) != defaults[name]:
+                    option = f"--{name.replace('_', '-')} {getattr(self, name):g}"
+                    raise DataError(option, f"is nothing beside the CTFs of {self.poses}: give --defocus for others")
             return None
         return Microscope(
             defocus_in_micrometres=_range(self.defocus or _DEFOCUS_IN_MICROMETRES),

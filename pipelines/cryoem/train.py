@@ -48,6 +48,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
 
     example: ClassVar[str] = "parteq cryoem train --particles particles.star --encoder d4 --out RUN"
 
+    least_epochs: ClassVar[int] = 0
     mode: Annotated[Literal["abinitio", "supervised"], tyro.conf.arg(metavar="MODE")] = "abinitio"
     """abinitio, or supervised by the poses of --particles."""
     encoder: Annotated[Literal["d4", "c4", "so2", "o2", "cnn"], tyro.conf.arg(metavar="GROUP")] = "d4"
@@ -69,7 +70,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
     restarts: int = 0
     """Begin again up to so many times if stuck."""
     max_seconds: float = math.inf
-    """Train no longer than this."""
+    """Train no longer than this; refinement comes after."""
     epochs: int = 0
     """Passes over the images; 0 shows 70,000 in all."""
     batch_size: Number = 64

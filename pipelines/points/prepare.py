@@ -44,8 +44,6 @@ class Prepare(Command):
 
         if self.out.suffix.lower() not in (".h5", ".hdf5"):
             raise DataError(self.out, "is to be an HDF5 file: let its name end in .h5")
-        if not self.out.parent.is_dir():
-            raise DataError(self.out, "cannot be written: its folder does not exist")
         if self.points < 1:
             raise DataError(f"--points {self.points}", "must be at least 1")
         folder = open_folder(self.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -110,7 +111,7 @@ def test_the_options_of_a_run_train_the_same_again(parteq, trained, tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("epoch = 3", "--epoch"),
+        ("epoch = 3", "'epoch' is no option"),
         ("epochs = 'many'", "many"),
         ("epochs = [1, 2]", "'epochs' is no text, number or truth value"),
         ("epochs = ", "is not TOML"),
@@ -132,7 +133,7 @@ def test_results_that_cannot_be_written_are_an_error(parteq, trained, cells, tmp
     words = ["--run", trained, "--data", cells / "test.npz", "--json", tmp_path / "no" / "folder.json"]
     status, _, complaint = parteq("histo", "evaluate", *words)
     assert status == 2
-    assert complaint == f"parteq: {tmp_path}/no/folder.json: No such file or directory\n"
+    assert complaint == f"parteq: {tmp_path}/no/folder.json: cannot be written: there is no folder {tmp_path}/no\n"
 
 
 def test_an_interrupt(parteq, cells, tmp_path, monkeypatch):
@@ -165,3 +166,30 @@ def test_hostile_data_in_a_process_of_its_own(tmp_path, damage):
         np.savez(data, images=np.array([{}] * 8, dtype=object), labels=np.arange(8) % 2)
     assert main(["histo", "train", "--data", str(data), "--out", str(tmp_path / "run"), "--quiet"]) == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_file_is_not_replaced(parteq, trained, cells, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    words = ["histo", "evaluate", "--run", trained, "--data", cells / "test.npz", "--json"]
+    status, _, complaint = parteq(*words, tmp_path / "pipe")
+    assert (status, complaint) == (2, f"parteq: {tmp_path}/pipe: is no regular file, which could be replaced\n")
+    assert parteq(*words, tmp_path / "link.json")[0] == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text())["schema"] == 1
+
+
+def test_two_results_in_one_file_are_refused(parteq, trained, cells, tmp_path):
+    out = tmp_path / "out"
+    words = ["--run", trained, "--data", cells / "test.npz", "--out", out, "--json", out]
+    status, _, complaint = parteq("histo", "predict", *words)
+    assert (status, complaint) == (2, f"parteq: {out}: is to be written by --json and by --out\n")
+
+
+def test_a_file_of_options_names_known_ones(parteq, tmp_path):
+    (tmp_path / "options.toml").write_text("foo = 3\n")
+    status, _, complaint = parteq("histo", "train", "--config", tmp_path / "options.toml")
+    assert (status, complaint) == (2, f"parteq: {tmp_path}/options.toml: 'foo' is no option of this command\n")
+    status, _, complaint = parteq("histo", "train", "--config")
+    assert (status, complaint) == (2, "parteq: --config: needs the name of a file\n")

@@ -220,7 +220,7 @@ def test_without_halves_there_is_a_map_and_nothing_else(parteq, folder, tmp_path
         (["--batch-size", "0"], "must be greater than 0"),
         (["--regularisation", "-1"], "must not be negative"),
         (["--out", "map.png"], "ends in .mrc"),
-        (["--out", "nowhere/map.mrc"], "no such folder"),
+        (["--out", "nowhere/map.mrc"], "there is no folder nowhere"),
         (["--reference", "small.mrc"], "has 8 voxels of 2.5 Å, the images have 16 pixels"),
         (["--particles", "poseless.star"], "has no poses"),
         (["--particles", "lost.star"], "no such file"),

@@ -185,4 +185,4 @@ def test_convert_says_what_out_is_to_be(parteq: Call, tmp_path: Path) -> None:
     status, _, said = parteq("cryoem", "convert", "--from", star, "--to", "star", "--out", tmp_path / "folder")
     assert (status, "ends in .star" in said) == (2, True)
     status, _, said = parteq("cryoem", "convert", "--from", star, "--to", "cryodrgn", "--out", star)
-    assert (status, "File exists" in said) == (2, True)
+    assert (status, "is no folder" in said) == (2, True)

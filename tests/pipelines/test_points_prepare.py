@@ -103,7 +103,7 @@ def test_families_are_folders(parteq, tmp_path):
     [
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--data", "in", "--out", "x.npz"], "x.npz: is to be an HDF5 file"),
-        (["--data", "in", "--out", "no/x.h5"], "no/x.h5: cannot be written: its folder does not exist"),
+        (["--data", "in", "--out", "no/x.h5"], "no/x.h5: cannot be written: there is no folder no"),
         (["--data", "in", "--points", "0"], "--points 0: must be at least 1"),
         (["--data", "in"], "in: none of 1 files can be used"),
     ],

@@ -38,13 +38,16 @@ def test_create_and_open(tmp_path):
 
 def test_an_empty_folder_will_do_and_no_other(tmp_path):
     (tmp_path / "empty").mkdir()
-    new_run(tmp_path / "empty")
+    run = new_run(tmp_path / "empty")
+    # Nothing has come of it yet, so that a command which failed can be corrected.
+    assert Run.create(run.path, {"epochs": 4}, run.data).options == {"epochs": 4}
+    save(run, 1)
     with pytest.raises(DataError, match="holds a run already"):
         new_run(tmp_path / "empty")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="is not empty and no run"):
         new_run(tmp_path / "file")
-    with pytest.raises(DataError, match="Not a directory"):
+    with pytest.raises(DataError, match="cannot be made"):
         new_run(tmp_path / "file" / "run")
     with pytest.raises(DataError, match="is no run"):
         Run.open(tmp_path)
