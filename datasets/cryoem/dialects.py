@@ -73,8 +73,9 @@ def _particle_table(path: Path, star: StarFile) -> tuple[str, pd.DataFrame]:
 def _with_optics(path: Path, particles: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Particles with their optics groups, and the table of these groups."""
     shared = {name: numbers(path, particles, name, finite=False) for name in _SHARED if name in particles}
-    if "rlnImagePixelSize" in particles:
-        shared["rlnImagePixelSize"] = numbers(path, particles, "rlnImagePixelSize", finite=False)
+    given = [name for name in ("rlnImagePixelSize", "rlnPixelSize") if name in particles]
+    if given:
+        shared["rlnImagePixelSize"] = numbers(path, particles, given[0], finite=False)
     elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(particles.columns):
         detector, magnification = (
             numbers(path, particles, name, finite=False) for name in ("rlnDetectorPixelSize", "rlnMagnification")

@@ -192,9 +192,11 @@ def write_volume(
     """Writes a map of float32 numbers.
 
     Raises:
-        DataError: the folder does not exist or cannot be written to.
+        DataError: the folder does not exist or cannot be written to; a number is not finite.
     """
     voxels = np.ascontiguousarray(volume, dtype="<f4")
+    if not np.isfinite(voxels).all():
+        raise DataError(path, "is not written: the map has come out as NaN or infinite")
     depth, height, width = voxels.shape
     header = header_bytes(
         (depth, height, width),

@@ -53,6 +53,19 @@ _OPTICS_OF_CTF = {
     "rlnAmplitudeContrast": "amplitude_contrast",
 }
 
+# What a microscope can have: the least and the most. Beyond, numbers are in another unit, or overflow.
+_RANGES = {
+    "defocus_u_in_angstroms": ("a defocus", -1e6, 1e6, "Å"),
+    "defocus_v_in_angstroms": ("a defocus", -1e6, 1e6, "Å"),
+    "defocus_angle_in_degrees": ("a defocus angle", -1e4, 1e4, "°"),
+    "phase_shift_in_degrees": ("a phase shift", -1e4, 1e4, "°"),
+    "voltage_in_kilovolts": ("a voltage", 1.0, 1e4, "kV"),
+    "spherical_aberration_in_millimetres": ("a spherical aberration", -1e3, 1e3, "mm"),
+    "amplitude_contrast": ("an amplitude contrast", -1.0, 1.0, ""),
+}
+_FARTHEST_ORIGIN = 1e5  # Å
+_SIGN = "cs/blob/sign"  # as `parteq.datasets.cryoem.cryosparc` keeps it: −1 where particles are dark
+
 Indices = Sequence[int] | NDArray[np.integer] | NDArray[np.bool_] | slice
 
 
@@ -145,8 +158,17 @@ class Particles:
     @property
     def has_shifts(self) -> bool:
         """Whether origins are given."""
-        columns = set(self.table.columns)
-        return columns.issuperset(ORIGINS_IN_ANGSTROMS) or columns.issuperset(ORIGINS_IN_PIXELS)
+        return self._origins() is not None
+
+    def _origins(self) -> tuple[str, str] | None:
+        """The columns of origins, in Å or else in pixels; None if there are none. Raises DataError: one is lost."""
+        for columns in (ORIGINS_IN_ANGSTROMS, ORIGINS_IN_PIXELS):
+            lost = [name for name in columns if name not in self.table]
+            if not lost:
+                return columns
+            if len(lost) == 1:
+                raise DataError(self.source, f"has lost {lost[0]}, the other half of its origins")
+        return None
 
     def rotations(self) -> Float64[np.ndarray, "n 3 3"]:
         """R of each particle.
@@ -162,22 +184,31 @@ class Particles:
         """Where the centre of each particle stands, (x, y), from the centre of its image: −origin; 0 if not given.
 
         Raises:
-            DataError: an origin is not finite.
+            DataError: an origin is not finite, or farther away than any image reaches; one of the two is lost.
         """
-        columns = set(self.table.columns)
-        if columns.issuperset(ORIGINS_IN_ANGSTROMS):
-            # Not −0 where there is no shift.
-            return 0.0 - np.stack([numbers(self.source, self.table, name) for name in ORIGINS_IN_ANGSTROMS], axis=1)
-        if columns.issuperset(ORIGINS_IN_PIXELS):
-            origins = np.stack([numbers(self.source, self.table, name) for name in ORIGINS_IN_PIXELS], axis=1)
-            return (0.0 - origins) * self.pixel_size_in_angstroms()[:, None]
-        return np.zeros((len(self), 2))
+        columns = self._origins()
+        if columns is None:
+            return np.zeros((len(self), 2))
+        origins = np.stack([numbers(self.source, self.table, name) for name in columns], axis=1)
+        if columns == ORIGINS_IN_PIXELS:
+            origins = origins * self.pixel_size_in_angstroms()[:, None]
+        self._check_range("an origin", np.abs(origins).max(1), 0.0, _FARTHEST_ORIGIN, "Å")
+        # Not −0 where there is no shift.
+        return 0.0 - origins
+
+    def _check_range(self, what: str, values: NDArray[np.float64], least: float, most: float, unit: str = "") -> None:
+        """Refuses numbers that no microscope has. Raises DataError, with the first such row."""
+        wrong = np.flatnonzero((values < least) | (values > most))
+        if len(wrong):
+            reason = f"has {what} of {values[wrong[0]]:g} {unit}".rstrip()
+            raise DataError(self.source, f"{reason} in row {wrong[0] + 1}; {least:g} to {most:g} is understood")
 
     def ctf(self) -> CTFParameters | None:
         """The contrast transfer functions, None if no defocus is given.
 
         Raises:
-            DataError: a number is not finite, or there is defocus but not all that belongs to it.
+            DataError: a number is not finite or none that a microscope has, or there is defocus but not all that
+                belongs to it.
         """
         found = {name: self.numbers(column) for column, name in {**_IMAGE_OF_CTF, **_OPTICS_OF_CTF}.items()}
         if found["defocus_u_in_angstroms"] is None:
@@ -191,13 +222,17 @@ class Particles:
         lost = [column for column, name in _OPTICS_OF_CTF.items() if found[name] is None]
         if lost:
             raise DataError(self.source, f"gives defocus, but has lost {', '.join(lost)}")
+        for name, (what, least, most, unit) in _RANGES.items():
+            values = found[name]
+            assert values is not None
+            self._check_range(what, values, least, most, unit)
         return CTFParameters(**found)  # type: ignore[arg-type]  # none is None any more
 
     def pixel_size_in_angstroms(self) -> Float64[np.ndarray, " n"]:
         """Of each image: as the file says, else as the header of the first stack says, else 1.
 
         Raises:
-            DataError: a pixel size is not a positive number.
+            DataError: a pixel size is none that images have.
         """
         return self._pixel_sizes
 
@@ -210,8 +245,7 @@ class Particles:
             if size is None:
                 log.warning("%s says no pixel size, nor do its images: 1 Å is assumed", self.source)
             sizes = np.full(len(self), 1.0 if size is None else size)
-        if (sizes <= 0).any():
-            raise DataError(self.source, f"has a pixel size of {sizes.min()} Å")
+        self._check_range("a pixel size", sizes, 1e-3, 1e4, "Å")
         return sizes
 
     def box_in_pixels(self) -> int | None:
@@ -240,15 +274,18 @@ class Particles:
         """The folder that image paths are relative to.
 
         That of the file; or, if the first image is not there, the working folder if it is there: RELION's paths are
-        relative to the folder of the project, in which its programs are started.
+        relative to the folder of the project, in which its programs are started. Absolute paths must lead into one of
+        the two.
         """
         if self.datadir is not None:
             return self.datadir
         beside = self.source.parent
         if "rlnImageName" not in self.table or not len(self):
             return beside
-        name = str(self.table["rlnImageName"].iloc[0]).rpartition("@")[2]
-        return Path() if not (beside / name).is_file() and Path(name).is_file() else beside
+        name = Path(str(self.table["rlnImageName"].iloc[0]).rpartition("@")[2])
+        if name.is_absolute():
+            return beside if name.is_relative_to(beside.absolute()) else Path()
+        return Path() if not (beside / name).is_file() and name.is_file() else beside
 
     def image_places(self) -> ImagePlaces:
         """Where the images are. Raises DataError: a name is no image name, or leads out of the folder."""
@@ -257,7 +294,7 @@ class Particles:
         return image_places(self.source, self.table["rlnImageName"], self.image_folder)
 
     def images(self) -> ImageStack:
-        """The images; nothing but headers is read yet.
+        """The images, bright where cryoSPARC says that they are dark; nothing but headers is read yet.
 
         Raises:
             DataError: a stack is missing, damaged or too short, or its path leads out of the folder.
@@ -266,7 +303,10 @@ class Particles:
         for path in places.paths:
             if not path.is_file():
                 raise DataError(path, f"no such file, but {self.source.name} has images in it (see --datadir)")
-        stack = ImageStack(*places)
+        signs = self.numbers(_SIGN)
+        if signs is not None and not (np.abs(signs) == 1).all():
+            raise DataError(self.source, f"has a {_SIGN} that is neither 1 nor -1")
+        stack = ImageStack(*places, signs)
         box = self.box_in_pixels()
         if box != stack.box:
             raise DataError(places.paths[0], f"has images of {stack.box} pixels, where {self.source.name} says {box}")

@@ -12,19 +12,20 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float32
 from numpy.typing import ArrayLike, NDArray
 
-from parteq.datasets.cryoem.mrc import HEADER_BYTES, MrcHeader, header_bytes, read_header
+from parteq.datasets.cryoem.mrc import HEADER_BYTES, header_bytes, read_header
 from parteq.datasets.errors import DataError
 from parteq.datasets.files import replacing
 
 __all__ = ["ImageStack", "StackWriter"]
 
 _OPEN_FILES = 16
+_LARGEST = 1e15  # of a pixel: its square, and sums of those over a stack, are numbers of 32 bits
 
 
 class ImageStack:
@@ -36,15 +37,24 @@ class ImageStack:
         paths: the files.
         file_numbers: [N], which of the files each image is in.
         image_numbers: [N], its place there, from 0.
+        signs: [N], what each image is multiplied by, such as −1 where particles are dark; None for 1.
 
     Raises:
         DataError: a file is missing or no MRC file, or has fewer images; images are not square, or of several sizes.
     """
 
-    def __init__(self, paths: Sequence[Path], file_numbers: ArrayLike, image_numbers: ArrayLike) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        file_numbers: ArrayLike,
+        image_numbers: ArrayLike,
+        signs: ArrayLike | None = None,
+    ) -> None:
         self._headers = [read_header(path) for path in paths]
         self._file_numbers = np.asarray(file_numbers, dtype=np.int64)
         self._image_numbers = np.asarray(image_numbers, dtype=np.int64)
+        self._signs = np.ones(len(self._image_numbers)) if signs is None else np.asarray(signs)
+        self._signs = self._signs.astype(np.float32)
         self._handles: OrderedDict[int, int] = OrderedDict()
         self._check()
 
@@ -87,18 +97,21 @@ class ImageStack:
         """Some of the images, in the order asked for.
 
         Raises:
-            DataError: an image holds NaN or infinite pixels; a file was cut short or taken away in the meantime.
+            DataError: an image holds pixels that are NaN, infinite or so large that their squares are; a file was cut
+                short or taken away in the meantime.
         """
         files, numbers = self._file_numbers[indices], self._image_numbers[indices]
         images = np.empty((len(numbers), self.box, self.box), dtype=np.float32)
         # In the order of the disk, each file opened once.
         for position in np.lexsort((numbers, files)):
             images[position] = self._image(int(files[position]), int(numbers[position]))
-        finite = np.isfinite(images).all(axis=(1, 2))
-        if not finite.all():
-            first = int(np.argmin(finite))
-            reason = f"image {numbers[first] + 1} holds NaN or infinite pixels"
+        # Also false for NaN.
+        usable = (np.abs(images) < _LARGEST).all(axis=(1, 2))
+        if not usable.all():
+            first = int(np.argmin(usable))
+            reason = f"image {numbers[first] + 1} holds pixels that are NaN, infinite or beyond {_LARGEST:g}"
             raise DataError(self._headers[files[first]].path, reason)
+        images *= self._signs[indices, None, None]
         return images
 
     def _image(self, file: int, number: int) -> NDArray[np.number]:
@@ -125,7 +138,8 @@ class ImageStack:
     def subset(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> ImageStack:
         """The stack of some of the images."""
         stack = object.__new__(ImageStack)
-        stack.__setstate__((self._headers, self._file_numbers[indices], self._image_numbers[indices]))
+        parts = self._file_numbers[indices], self._image_numbers[indices], self._signs[indices]
+        stack.__setstate__((self._headers, *parts))
         return stack
 
     def close(self) -> None:
@@ -137,11 +151,11 @@ class ImageStack:
         if hasattr(self, "_handles"):
             self.close()
 
-    def __getstate__(self) -> tuple[list[MrcHeader], NDArray[np.int64], NDArray[np.int64]]:
-        return self._headers, self._file_numbers, self._image_numbers
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._headers, self._file_numbers, self._image_numbers, self._signs
 
-    def __setstate__(self, state: tuple[list[MrcHeader], NDArray[np.int64], NDArray[np.int64]]) -> None:
-        self._headers, self._file_numbers, self._image_numbers = state
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._headers, self._file_numbers, self._image_numbers, self._signs = state
         self._handles = OrderedDict()
 
 
@@ -188,6 +202,8 @@ class StackWriter:
             raise ValueError(f"images of shape {list(pixels.shape)} do not fit a stack of box {self.box}")
         if not len(pixels):
             return
+        if not np.isfinite(pixels).all():
+            raise DataError(self.path, "is not written: images have come out as NaN or infinite")
         self._stream.write(pixels.tobytes())
         self._count += len(pixels)
         self._sums += pixels.sum(dtype=np.float64), np.square(pixels, dtype=np.float64).sum()

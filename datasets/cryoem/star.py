@@ -30,8 +30,11 @@ Block: TypeAlias = pd.DataFrame | dict[str, Any]
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _FLOAT = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf)", re.IGNORECASE)
 # Text that needs no quotes; RELION writes lists in brackets bare.
-_BARE = re.compile(r"(?!(data_|save_|loop_|stop_|global_))[^\s\"'_#;$][!-~]*", re.IGNORECASE)
+_BARE = re.compile(r"(?!(data_|save_|loop_|stop_|global_))[^\s\"'_#;$][!-~\u00a1-\U0010ffff]*", re.IGNORECASE)
 _ROWS_AT_A_TIME = 10_000
+# gemmi reads ASCII alone: what else there is in names stands for it so.
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
+_STAND_IN = re.compile(r"~u([0-9a-f]{1,6})~")
 
 
 @dataclass
@@ -61,11 +64,14 @@ def read_star(path: str | os.PathLike[str]) -> StarFile:
     if not path.is_file():
         raise DataError(path, "no such file")
     try:
-        document = cif.read_string(path.read_bytes())
+        text = path.read_bytes().decode("utf-8-sig")
+        document = cif.read_string(_FOREIGN.sub(lambda found: f"~u{ord(found[0]):x}~", text))
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, "is not a STAR file (it is no text in UTF-8)") from error
     except (ValueError, RuntimeError) as error:
-        where = re.sub(r"^data:(\d+)(:\d+\(\d+\))?", r"line \1", str(error))
+        where = re.sub(r"^(?:data|string):(\d+)(:\d+\(\d+\))?", r"line \1", str(error))
         raise DataError(path, f"is not a STAR file ({where})") from error
     # gemmi calls a block without a name " ".
     blocks = {block.name.strip(): _block(path, block) for block in document}
@@ -97,7 +103,8 @@ def _block(path: Path, block: cif.Block) -> Block:
 
 def _unquoted(text: str) -> str:
     """A value without the quotes around it; what is not quoted stays as it is, "." and "?" too."""
-    return cif.as_string(text) if text[0] in "'\";" else text
+    bare = cif.as_string(text) if text[0] in "'\";" else text
+    return _STAND_IN.sub(lambda found: chr(int(found[1], 16)), bare)
 
 
 def _typed(name: str, texts: list[str]) -> NDArray[Any]:
@@ -119,11 +126,11 @@ def write_star(path: str | os.PathLike[str], star: StarFile) -> None:
     """Writes a STAR file of RELION 3.1 form; numbers have the fewest digits that give the same float64 again.
 
     Raises:
-        DataError: the folder does not exist or cannot be written to; a text is not one line of ASCII, or
-            has quotes of both kinds.
+        DataError: the folder does not exist or cannot be written to; a text is not one line, or has
+            quotes of both kinds.
     """
     path = Path(path)
-    with replacing(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         try:
             for name, block in star.blocks.items():
                 _write_block(stream, name, block)
@@ -159,6 +166,6 @@ def _quoted(text: str) -> str:
     if _BARE.fullmatch(text):
         return text
     quote = "'" if '"' in text else '"'
-    if quote in text or not text.isascii() or not text.isprintable():
+    if quote in text or not text.isprintable():
         raise ValueError(f"the text {text!r}")
     return f"{quote}{text}{quote}"

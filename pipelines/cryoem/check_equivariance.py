@@ -49,6 +49,8 @@ class CheckEquivariance(RunCommand):
         from parteq.datasets.cryoem.stack import ImageStack
         from parteq.datasets.errors import DataError
 
+        if self.n is not None and self.n < 1:
+            raise DataError(f"--n {self.n}", "must be at least 1")
         count, size = self.n or 64, model.config["size"]
         if self.images is None:
             generator = torch.Generator().manual_seed(self.seed)

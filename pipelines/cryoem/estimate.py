@@ -56,6 +56,8 @@ class Estimate(ParticlesInput, RunCommand):
         from parteq.core.distributed import is_main, joined, wait
 
         began = time.monotonic()
+        if self.out.suffix != ".star":
+            raise DataError(f"--out {self.out}", "the name of a STAR file ends in .star")
         with joined(self.torch_device()) as device:
             model = cast("PoseInference", self.checkpoint("cryoem").model()).to(device)
             particles = self.open()

@@ -101,7 +101,8 @@ def test_with_a_stack_images_are_named(tmp_path: Path, pickles: list[Path]) -> N
 def test_parts_that_are_not_there_are_not_written(tmp_path: Path, particles: Particles) -> None:
     only_ctf = particles.with_table(particles.table.drop(columns=["rlnAngleRot"]))
     assert [path.name for path in write_cryodrgn(only_ctf, tmp_path)] == ["ctf.pkl"]
-    no_shifts = particles.with_table(particles.table.drop(columns=["rlnOriginXAngst", "rlnDefocusU"]))
+    origins = ["rlnOriginXAngst", "rlnOriginYAngst"]
+    no_shifts = particles.with_table(particles.table.drop(columns=[*origins, "rlnDefocusU"]))
     assert [path.name for path in write_cryodrgn(no_shifts, tmp_path)] == ["pose.pkl"]
     assert len(read_arrays(tmp_path / "pose.pkl")) == 1
     nothing = particles.with_table(particles.table[["rlnImageName", "rlnOpticsGroup"]])

@@ -131,12 +131,32 @@ def test_refusals(tmp_path: Path, stack: Path) -> None:
 
 
 def test_pixels_that_are_not_finite(tmp_path: Path) -> None:
-    images = IMAGES.copy()
-    images[6, 2, 2] = np.nan
-    stack = ImageStack.open(write(tmp_path / "nan.mrcs", images))
+    path = write(tmp_path / "nan.mrcs", IMAGES)
+    stored = np.memmap(path, "<f4", "r+", offset=1024, shape=IMAGES.shape)
+    stored[6, 2, 2], stored[8, 1, 1] = np.nan, 3e38
+    stored.flush()
+    stack = ImageStack.open(path)
     stack.read([5, 7])
-    with pytest.raises(DataError, match="image 7 holds NaN"):
-        stack.read([5, 6])
+    for number in (6, 8):
+        with pytest.raises(DataError, match=f"image {number + 1} holds pixels that are NaN"):
+            stack.read([5, number])
+
+
+def test_dark_images_are_inverted(stack: Path) -> None:
+    signs = np.array([1, -1, -1])
+    images = ImageStack([stack], np.zeros(3), np.arange(3), signs)
+    plain = ImageStack.open(stack).read([0, 1, 2])
+    np.testing.assert_array_equal(images.read([2, 0, 1]), (plain * signs[:, None, None])[[2, 0, 1]])
+    np.testing.assert_array_equal(images.subset([1]).read([0]), -plain[[1]])
+
+
+def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match="NaN or infinite"),
+        StackWriter(tmp_path / "new.mrcs", 4, 1.0) as writer,
+    ):
+        writer.append(np.full((1, 4, 4), np.nan, np.float32))
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_cut_short_while_read(stack: Path) -> None:

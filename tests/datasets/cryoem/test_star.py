@@ -114,7 +114,7 @@ def test_round_trip_of_any_table(tmp_path: Path, rows: list[tuple[float, int, st
 
 def test_nothing_is_left_behind_when_a_text_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "a.star"
-    for text in ("µ", "two\nlines"):
+    for text in ("'both\" quotes", "two\nlines"):
         with pytest.raises(DataError, match="cannot hold"):
             write_star(path, StarFile({"a": {"k": text}}))
     assert not list(tmp_path.iterdir())
@@ -171,3 +171,15 @@ def test_real_files_come_back(shared_data: Path, tmp_path: Path) -> None:
         assert list(theirs) == list(ours)
         for name, table in theirs.items():
             pd.testing.assert_frame_equal(ours[name], table, check_exact=True)
+
+
+def test_names_of_any_alphabet(tmp_path: Path) -> None:
+    path = tmp_path / "a.star"
+    path.write_text("\ufeffdata_particles\n\nloop_\n_rlnMicrographName\nMüller_001.mrc\n'Å b'\n", encoding="utf-8")
+    star = read_star(path)
+    assert star.table("particles")["rlnMicrographName"].tolist() == ["Müller_001.mrc", "Å b"]
+    write_star(path, star)
+    assert read_star(path).table("particles").equals(star.table("particles"))
+    path.write_bytes(b"data_a\n\n_k M\xfcller\n")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_star(path)
