@@ -119,11 +119,20 @@ class PartialPointConv(PartialLayer, Propagation):
         weight, bias = self.kernel().flatten(1), self.expanded_bias()
         if neighbours is not None:
             return _convolve(*_by_target(inputs, filters, neighbours), weight / neighbours, bias)
-        order = index.argsort(stable=True)
-        messages, present = to_dense_batch(inputs[order], index[order], batch_size=dim_size)
-        values, _ = to_dense_batch(filters[order], index[order], batch_size=dim_size)
-        degrees = present.sum(1).clamp_min(1).to(inputs)
-        return _convolve(messages, values / degrees[:, None, None], weight, bias)
+        assert dim_size is not None
+        output = inputs.new_zeros(dim_size, len(weight))
+        degrees = index.bincount(minlength=dim_size)
+        levels = degrees.float().frexp().exponent
+        # Targets of like degree together, so that one of very many edges does not make room for as many at all others.
+        for level in levels[degrees > 0].unique().tolist():
+            chosen = (levels == level).nonzero()[:, 0]
+            edges = (levels[index] == level).nonzero()[:, 0]
+            edges = edges[index[edges].argsort(stable=True)]
+            place = torch.searchsorted(chosen, index[edges])
+            messages, _ = to_dense_batch(inputs[edges], place, batch_size=len(chosen))
+            values, _ = to_dense_batch(filters[edges] / degrees[index[edges], None], place, batch_size=len(chosen))
+            output = output.index_copy(0, chosen, _convolve(messages, values, weight, None).to(output))
+        return output if bias is None else output + bias
 
     def plain(self) -> nn.Module:
         """Return a layer with the same arguments that holds the kernel as it stands."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,13 +12,15 @@ __all__ = ["Standalone"]
 
 
 class Standalone(nn.Module):
-    """Clouds (clouds, points, 3 + F), all of the same number of points, to outputs; neighbours are found inside."""
+    """Clouds (clouds, points, 3 + F) to outputs; smaller clouds are filled up with NaN. Neighbours are found inside."""
 
     def __init__(self, model: PointNetwork) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, clouds: Float[Tensor, "clouds points columns"]) -> Float[Tensor, "clouds outputs"]:
-        """Positions come first, then the features of each point."""
-        output: Tensor = self.model(clouds[..., :3], None, clouds[..., 3:])
+        """Positions come first, then the features of each point; rows of NaN stand behind all others."""
+        present = ~clouds.isnan().any(2)
+        filled = torch.where(present[..., None], clouds, 0.0)
+        output: Tensor = self.model(filled[..., :3], present.sum(1), filled[..., 3:])
         return output

@@ -51,6 +51,7 @@ class PointNetwork(nn.Module):
     Attributes:
         config: the arguments of :func:`create_model` that rebuild the model, JSON-able.
         neighbours: how many nearest neighbours local layers see; 0 without local layers.
+        whole: whether every point counts, such as an atom, so that clouds cannot be thinned out.
     """
 
     length: Tensor
@@ -61,6 +62,7 @@ class PointNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.neighbours: int = config["neighbours"] if config["layers"] and not config["patches"] else 0
+        self.whole = bool(config["absolute"] or config["in_features"])
         width, features = config["width"], config["in_features"]
         bare = builder.invariants(1 + features)
 
@@ -154,8 +156,8 @@ class PointNetwork(nn.Module):
                 nodes, neighbours = offsets.gather(1, chosen[..., None].expand(-1, -1, 3)), None
                 weights = (there.shape[1] / there.sum(1, keepdim=True) * there).flatten()[:, None]
                 filters = self.nodes_about_centre(nodes.flatten(0, 1)) * weights
-            # What is not there costs nothing.
-            rows = None if counts is None else there.flatten().nonzero()[:, 0]
+            # What is not there costs nothing, but where shapes must not depend on data.
+            rows = None if counts is None or torch.compiler.is_exporting() else there.flatten().nonzero()[:, 0]
             surroundings = self._surroundings(nodes, there, around, neighbours, rows)
             summands = self.activate_summands(self.to_summands(surroundings))
             found.append(self.norm_sums(_padded(summands, rows, there).sum(1)))
@@ -184,8 +186,10 @@ class PointNetwork(nn.Module):
             squares = (ends - positions[:, :, None]).square().sum(-1).masked_fill(missing, 0.0)
             furthest = (squares.amax(2).sqrt() * present).sum(1) / present.sum(1)
             reach = furthest.clamp_min(1e-6 * self.length[1])[:, None].expand(clouds, points)
-        number = (present.flatten().cumsum(0) - 1).view(clouds, points)
-        table = number.gather(1, others).view_as(missing).masked_fill(missing, -1)
+        number = torch.arange(clouds * points, device=positions.device)
+        if rows is not None:
+            number = present.flatten().cumsum(0) - 1
+        table = number.view(clouds, points).gather(1, others).view_as(missing).masked_fill(missing, -1)
         parts = [part.flatten(0, 1) for part in (positions, features, table, reach)]
         found: Tensor = self.local(*(parts if rows is None else [part[rows] for part in parts]))
         return found
@@ -201,10 +205,10 @@ def _at_centre(convolve: PartialPointConv, features: Tensor, filters: Tensor) ->
 
 
 def _padded(values: Tensor, rows: Tensor | None, present: Tensor) -> Tensor:
-    """Return values of the points that are there, (…, c), as (clouds, points, c), 0 elsewhere."""
-    if rows is not None:
-        values = values.new_zeros(present.numel(), values.shape[1]).index_copy(0, rows, values)
-    return values.view(*present.shape, -1)
+    """Return values of the points that are there, or of all, (…, c), as (clouds, points, c), 0 where none is."""
+    if rows is None:
+        return values.view(*present.shape, -1) * present[..., None]
+    return values.new_zeros(present.numel(), values.shape[1]).index_copy(0, rows, values).view(*present.shape, -1)
 
 
 def nearest(

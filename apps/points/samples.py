@@ -2,7 +2,7 @@
 
 A sample is ``positions`` (points, 3), the ``count`` of points that are there, ``features`` (points, F), ``neighbours``
 (points, k) with −1 where there are no more, and, of clouds with answers, the label or target. Clouds of more than
-``points`` points are thinned out evenly, smaller ones are filled up with zeros.
+``points`` points are thinned out evenly, unless every point counts; smaller ones are filled up with zeros.
 """
 
 from __future__ import annotations
@@ -64,8 +64,10 @@ class CloudSamples(Dataset[tuple[Tensor, ...]]):
         return table
 
 
-def samples(clouds: PointClouds, points: int, neighbours: int, answers: Tensor | None) -> Dataset[Any]:
-    """The samples of a set of clouds; all of them as tensors where they fit into a gigabyte."""
+def samples(clouds: PointClouds, points: int | None, neighbours: int, answers: Tensor | None) -> Dataset[Any]:
+    """The samples of a set of clouds, of so many points or of all; as tensors where they fit into a gigabyte."""
+    largest = int(clouds.sizes.max())
+    points = largest if points is None else min(points, largest)
     lazy = CloudSamples(clouds, points, neighbours, answers)
     if len(clouds) * points * 4 * (3 + len(clouds.feature_names) + neighbours) > _IN_MEMORY_BYTES:
         return lazy

@@ -39,6 +39,7 @@ __all__ = [
     "outputs",
     "penalty",
     "samples",
+    "samples_for",
 ]
 
 _VALIDATION_SHARE = 0.2
@@ -70,9 +71,12 @@ def open_for_training(data: str, val: str | None, seed: int) -> tuple[PointCloud
 
 
 def open_for_evaluation(data: str, split: str) -> PointClouds:
-    """Opens a split of a data set that is divided, or the whole of one that is not."""
-    found = available_splits(data)
-    return open_clouds(data, (split if split in found else found[-1]) if found else "train")
+    """Opens a split of a data set that is divided, or the whole of one that is not.
+
+    Raises:
+        DataError: it is divided otherwise, or cannot be read.
+    """
+    return open_clouds(data, split if available_splits(data) else "train")
 
 
 def match(clouds: PointClouds, about: dict[str, Any], *, labelled: bool = True) -> PointClouds:
@@ -109,6 +113,11 @@ def answers(clouds: PointClouds, target: str | None) -> tuple[Tensor, Target | N
         known = ", ".join(clouds.target_names)
         raise DataError(clouds.source, "has no labels" + (f"; name one of its targets: {known}" if known else ""))
     return torch.from_numpy(clouds.labels), None
+
+
+def samples_for(model: PointNetwork, clouds: PointClouds, points: int, wanted: Tensor | None) -> Dataset[Any]:
+    """The samples of clouds that a network takes: of so many points, or of all where every point counts."""
+    return samples(clouds, None if model.whole else points, model.neighbours, wanted)
 
 
 def lengths(data: Dataset[Any]) -> tuple[float, float]:

@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 
 from parteq.datasets.base import check_classes, check_groups, check_labels
 from parteq.datasets.errors import DataError
+from parteq.datasets.points.positions import as_float32
 from parteq.datasets.splits import grouped_split
 
 __all__ = ["ArrayClouds", "CloudBatch", "PointClouds", "whole"]
@@ -261,7 +262,7 @@ class ArrayClouds(PointClouds):
     """Point clouds held in memory.
 
     Args:
-        positions: float32 [sum n, 3], the clouds one behind the other; or [N, n, 3] where all have n points.
+        positions: [sum n, 3], the clouds one behind the other; or [N, n, 3] where all have n points. See `as_float32`.
         sizes: points in each cloud [N]; may be left out for positions [N, n, 3].
         features: float32 [sum n, F]; None where points bear none.
         source: where they came from, named in errors.
@@ -280,7 +281,7 @@ class ArrayClouds(PointClouds):
         source: str | os.PathLike[str] = "memory",
         **facts: Any,
     ) -> None:
-        points = np.asarray(positions, np.float32)
+        points = np.asarray(positions)
         if points.ndim == 3 and sizes is None:
             sizes, points = np.full(len(points), points.shape[1]), points.reshape(-1, points.shape[2])
         super().__init__(source, [] if sizes is None else sizes, **facts)
@@ -293,6 +294,7 @@ class ArrayClouds(PointClouds):
             raise DataError(source, f"features have the shape {list(values.shape)} instead of [{total}, {width}]")
         if values is None and width:
             raise DataError(source, f"names {width} features of points, but there are none")
+        points = as_float32(points, self.sizes)
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
         for array in (points, values):
             if array is not None and not (finite := np.isfinite(array).all(1)).all():

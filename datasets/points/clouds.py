@@ -21,6 +21,8 @@ def _kind(spec: str) -> tuple[str, Path]:
     """What `spec` names, "modelnet40", "qm9", "surfaces", "npz" or "hdf5", and where."""
     prefix, _, rest = spec.partition(":")
     if prefix in ("modelnet40", "qm9", "surfaces"):
+        if not rest:
+            raise DataError(spec, "names no file or folder behind the colon")
         return prefix, Path(rest)
     path = Path(spec)
     if path.is_dir():

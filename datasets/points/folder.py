@@ -54,8 +54,9 @@ class MeshFolder:
 
 
 def _folders(path: Path, root: Path) -> list[Path]:
-    """Visible folders in `path`, sorted by name."""
-    return [inside(entry, root) for entry in _entries(path) if entry.is_dir()]
+    """Visible folders in `path` with meshes in them or below, sorted by name."""
+    found = [inside(entry, root) for entry in _entries(path) if entry.is_dir()]
+    return [folder for folder in found if _meshes(folder) or _folders(folder, root)]
 
 
 def _entries(path: Path) -> list[Path]:
@@ -65,21 +66,21 @@ def _entries(path: Path) -> list[Path]:
         raise DataError(path, f"cannot be listed ({error.strerror})") from error
 
 
-def _meshes(path: Path, root: Path) -> list[Path]:
+def _meshes(path: Path) -> list[Path]:
     """Mesh files directly in `path`, sorted by name."""
-    return [inside(entry, root) for entry in _entries(path) if entry.suffix.lower() in SUFFIXES and not entry.is_dir()]
+    return [entry for entry in _entries(path) if entry.suffix.lower() in SUFFIXES and not entry.is_dir()]
 
 
 def _homes(root: Path, anchor: Path) -> Iterator[tuple[str, str | None, Path]]:
     """Class, split and folder of everything that holds the files of one class."""
     folders = _folders(root, anchor)
-    if folders and all(folder.name in SPLIT_NAMES for folder in folders):
+    if _are_splits(root, folders):
         for part in folders:
             for home in _folders(part, anchor):
                 yield home.name, SPLIT_NAMES[part.name], home
         return
     inner = {folder: _folders(folder, anchor) for folder in folders}
-    is_split = all(part.name in SPLIT_NAMES for parts in inner.values() for part in parts)
+    is_split = _are_splits(root, [part for parts in inner.values() for part in parts])
     for folder, parts in inner.items():
         if parts and is_split:
             yield from ((folder.name, SPLIT_NAMES[part.name], part) for part in parts)
@@ -87,13 +88,23 @@ def _homes(root: Path, anchor: Path) -> Iterator[tuple[str, str | None, Path]]:
             yield folder.name, None, folder
 
 
+def _are_splits(root: Path, folders: Sequence[Path]) -> bool:
+    """Whether folders are splits of the data. Raises DataError if some are."""
+    named = {folder.name for folder in folders if folder.name in SPLIT_NAMES}
+    others = {folder.name for folder in folders} - named
+    if named and others:
+        both = ", ".join(sorted(named)), ", ".join(sorted(others)[:3])
+        raise DataError(root, f"has the splits {both[0]}, and beside them {both[1]}: where do those belong?")
+    return bool(named)
+
+
 def _files_of_class(home: Path, anchor: Path) -> Iterator[tuple[Path, str | None]]:
     """Mesh files of a class, and their families by name."""
     families = _folders(home, anchor)
-    for file in _meshes(home, anchor):
+    for file in _meshes(home):
         yield file, f"{home.name}/{file.name}" if families else None
     for family in families:
-        yield from ((file, f"{home.name}/{family.name}") for file in _meshes(family, anchor))
+        yield from ((file, f"{home.name}/{family.name}") for file in _meshes(family))
 
 
 def open_folder(root: str | os.PathLike[str]) -> MeshFolder:
@@ -101,7 +112,7 @@ def open_folder(root: str | os.PathLike[str]) -> MeshFolder:
 
     Raises:
         DataError: no such folder; no class folders with meshes in them; some files in splits and others not; a link
-            that leaves the folder.
+            to a folder elsewhere.
     """
     root = Path(root)
     if not root.is_dir():
@@ -161,7 +172,7 @@ class Drawer:
             yield file, positions, recipe
 
     def _recipe(self, file: CloudFile) -> str:
-        path = self._folder.root / file.name
+        path = inside(self._folder.root / file.name, self._folder.root.resolve())
         # A pipe would be read for ever.
         if not path.is_file():
             raise DataError(path, "is not a regular file")

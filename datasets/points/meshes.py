@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parteq.datasets.errors import DataError
+from parteq.datasets.points.positions import as_float32
 from parteq.datasets.points.vrml import read_vrml
 
 __all__ = ["SUFFIXES", "load_points", "load_surface", "sample_surface"]
@@ -47,7 +48,7 @@ def load_points(path: str | os.PathLike[str], count: int, generator: np.random.G
             raise DataError(path, str(error)) from error
     if len(vertices) > count:
         vertices = vertices[generator.permutation(len(vertices))[:count]]
-    return vertices.astype(np.float32)
+    return as_float32(vertices, [len(vertices)])
 
 
 def load_surface(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
@@ -162,4 +163,4 @@ def sample_surface(
     weights = generator.random((count, 2))
     weights = np.where(weights.sum(1, keepdims=True) > 1, 1 - weights, weights)
     points = corner[chosen] + weights[:, :1] * first[chosen] + weights[:, 1:] * second[chosen]
-    return points.astype(np.float32)
+    return as_float32(points, [count])

@@ -78,10 +78,12 @@ def _read_points(file: NpzFile) -> tuple[NDArray[Any], NDArray[np.int64]]:
         wanted = "[N, n, 3]" if stacked else "[sum n, 3], as there is 'n_points'"
         raise DataError(file.path, f"'points' has the shape {list(shape)} instead of {wanted}")
     sizes = np.full(shape[0], shape[1]) if stacked else _read_sizes(file, "n_points", shape[0])
-    if header.dtype.kind == "f":
+    scaled = "scale" in file.names
+    if header.dtype.kind == "f" and not scaled:
         return file.read("points").reshape(-1, 3), sizes
-    if header.dtype != np.int16 or "scale" not in file.names:
-        raise DataError(file.path, f"'points' is {header.dtype}: save float, or int16 and 'scale'")
+    if header.dtype != np.int16 or not scaled:
+        beside = " beside 'scale'" if scaled else ""
+        raise DataError(file.path, f"'points' is {header.dtype}{beside}: save float, or int16 and 'scale'")
     scale = _real(file, "scale")
     if scale.shape not in ((), (len(sizes),)):
         raise DataError(file.path, f"'scale' has the shape {list(scale.shape)} for {len(sizes)} clouds")

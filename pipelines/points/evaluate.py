@@ -33,11 +33,14 @@ class Evaluate(OnClouds):
 
     def run(self) -> dict[str, Any]:
         """Scores the network; with a plot also at smaller tilts."""
-        from parteq.apps.points.task import answers, evaluate, samples
+        from parteq.apps.points.task import answers, evaluate, samples_for
         from parteq.core.distributed import is_main, joined
+        from parteq.datasets.points.clouds import available_splits
         from parteq.datasets.points.rotations import parse_rotation
         from parteq.pipelines import figures
         from parteq.pipelines.points.pictures import against_tilt
+        from parteq.pipelines.provenance import warn_of_known
+        from parteq.pipelines.run import Run
 
         if self.repeats < 1:
             raise DataError(f"--repeats {self.repeats}", "must be at least 1")
@@ -47,9 +50,11 @@ class Evaluate(OnClouds):
             raise DataError("--plot", "draws scores against tilt: give --rotate tilt:DEGREES")
         with joined(self.torch_device()) as device:
             model, clouds, about = self.open()
+            divided = bool(available_splits(self.data))
+            warn_of_known(Run.open(self.run_path).data, clouds, clouds.families, divided=divided)
             target = about["target"]
             wanted, found = answers(clouds, None if target is None else target["name"])
-            data = samples(clouds, about["spatial"][0], model.neighbours, wanted)
+            data = samples_for(model, clouds, about["spatial"][0], wanted)
             factor = 1.0 if found is None else found.factor
 
             scores = partial(evaluate, model, data, wanted, device, factor=factor, repeats=self.repeats, seed=self.seed)
@@ -64,6 +69,7 @@ class Evaluate(OnClouds):
         return {
             "run": str(self.run_path),
             "data": self.data,
+            "split": self.split if divided else None,
             "epoch": about["epoch"],
             "rotate": self.rotate,
             **results,

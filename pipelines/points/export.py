@@ -8,7 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 import tyro
 
-from parteq.pipelines.command import RunCommand
+from parteq.datasets.errors import DataError
+from parteq.pipelines.command import Number, RunCommand
+from parteq.pipelines.points.options import MOST_POINTS
 
 __all__ = ["Export"]
 
@@ -23,12 +25,14 @@ class Export(RunCommand):
     """File to write."""
     format: Literal["torch", "onnx"] = "onnx"
     """A torch.export program (.pt2), or ONNX."""
+    points: Number = None
+    """Of the clouds it takes; else of the largest trained on."""
 
     def run(self) -> dict[str, Any]:
-        """Folds the network and writes it; the written file is run and compared on random clouds.
+        """Folds the network and writes it; the written file is run and compared on random clouds of several sizes.
 
         It takes ``images``, positions float32 N×points×3 and, of a network with features, those beside them,
-        N×points×(3+F), and finds neighbours itself. It gives ``logits``, N×outputs.
+        N×points×(3+F), and finds neighbours itself; rows of NaN fill up smaller clouds. It gives ``logits``, N×outputs.
         """
         import torch
 
@@ -38,7 +42,13 @@ class Export(RunCommand):
 
         checkpoint = self.checkpoint("points")
         model, about = cast("PointNetwork", checkpoint.model()), checkpoint.about()
-        size = (8, about["spatial"][0], 3 + model.config["in_features"])
+        points = self.points or about["spatial"][0]
+        if not model.neighbours < points <= MOST_POINTS:
+            raise DataError(f"--points {points}", f"must be above {model.neighbours} and at most {MOST_POINTS}")
+        size = (8, points, 3 + model.config["in_features"])
         clouds = torch.randn(size, generator=torch.Generator().manual_seed(self.seed)) * model.length[0]
+        for cloud, absent in zip(clouds, range(0, points, -(-points // len(clouds))), strict=False):
+            cloud[points - absent :] = torch.nan
         results = export(Standalone(model), clouds, self.format, self.out)
-        return {**results, "points": about["spatial"][0], "classes": about["classes"], "target": about["target"]}
+        known = {name: about[name] for name in ("classes", "target", "feature_names")}
+        return {**results, "points": points, **known}

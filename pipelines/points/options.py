@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from parteq.apps.points.models import PointNetwork
     from parteq.datasets.points.base import PointClouds
 
-__all__ = ["Clouds", "OnClouds"]
+__all__ = ["MOST_POINTS", "Clouds", "OnClouds"]
+
+MOST_POINTS = 65_536
+"""Of a cloud that a network takes."""
 
 
 @dataclass(kw_only=True)

@@ -26,11 +26,11 @@ class Predict(OnClouds):
 
     def run(self) -> dict[str, Any]:
         """Writes a row a cloud: its name or number, and what is predicted, properties in the unit of the data."""
-        from parteq.apps.points.task import outputs, samples
+        from parteq.apps.points.task import outputs, samples_for
 
         device = self.torch_device()
         model, clouds, about = self.open(labelled=False)
-        found = outputs(model, samples(clouds, about["spatial"][0], model.neighbours, None), device)
+        found = outputs(model, samples_for(model, clouds, about["spatial"][0], None), device)
         header, names = ("index", range(len(clouds))) if clouds.names is None else ("cloud", clouds.names)
         classes, target = about["classes"], about["target"]
         with replacing(self.out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Number, Text
-from parteq.pipelines.points.options import Clouds
+from parteq.pipelines.points.options import MOST_POINTS, Clouds
 from parteq.pipelines.training import TrainingCommand
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "regress": {"layers": 3, "neighbours": 12, "absolute": True},
 }
 _LARGEST_WIDTH = 16
-_MOST_POINTS = 65_536
 
 
 @dataclass(kw_only=True)
@@ -70,7 +69,7 @@ class Train(Clouds, TrainingCommand):
     weight_decay: float = 0.6
     """Weight decay."""
     points: int = 512
-    """Points taken of each cloud."""
+    """Points taken of each cloud; of molecules all."""
     layers: Number = None
     """Local layers; else 1 for classes, 3 for targets."""
     width: float = 1.0
@@ -78,7 +77,7 @@ class Train(Clouds, TrainingCommand):
 
     def settings(self) -> Settings:
         """The settings of the training loop; numbers that cannot be meant are refused."""
-        for name, least, most in (("points", 2, _MOST_POINTS), ("layers", 0, 16), ("width", 0.05, _LARGEST_WIDTH)):
+        for name, least, most in (("points", 2, MOST_POINTS), ("layers", 0, 16), ("width", 0.05, _LARGEST_WIDTH)):
             if getattr(self, name) is not None and not least <= getattr(self, name) <= most:
                 raise DataError("options", f"{name} must lie between {least} and {most}, not be {getattr(self, name)}")
         if (self.task == "regress") != (self.target is not None):
@@ -111,6 +110,7 @@ class Train(Clouds, TrainingCommand):
         from parteq.apps.points import task
         from parteq.core.distributed import is_main, joined, wait
         from parteq.core.training import fit
+        from parteq.pipelines.provenance import describe
 
         began = time.monotonic()
         settings = self.settings()
@@ -124,14 +124,21 @@ class Train(Clouds, TrainingCommand):
             held_out, _ = task.answers(validation, self.target)
             torch.manual_seed(self.seed)
             model, state = self.new_model(training, wanted), None
-            points = min(self.points, int(training.sizes.max()))
-            data = task.samples(training, points, model.neighbours, wanted)
+            largest = max(int(clouds.sizes.max()) for clouds in (training, validation))
+            if model.whole and largest > self.points:
+                raise DataError(
+                    self.data,
+                    f"has clouds of up to {largest} points, of which none may be left out: --points {largest}",
+                )
+            points = min(self.points, largest)
+            data = task.samples_for(model, training, points, wanted)
             lengths = task.lengths(data)
             if not min(lengths) > 0:
                 raise DataError(self.data, "has clouds without extent: in most, points coincide")
             model.set_lengths(*lengths)
-            checked = task.samples(validation, points, model.neighbours, held_out)
-            run = self.begin({"training": _describe(training), "validation": _describe(validation)})
+            checked = task.samples_for(model, validation, points, held_out)
+            parts = {"training": training, "validation": validation}
+            run = self.begin({name: describe(part, part.families) for name, part in parts.items()})
             if run.epochs():
                 model = cast("PointNetwork", run.checkpoint().model())
                 state = run.checkpoint().training_state()
@@ -212,14 +219,3 @@ class Train(Clouds, TrainingCommand):
         sections = [held_out, degree_section(layers), learning_section(run.history())]
         write_report(run.path / "report.html", run.path.name, lead + f"degree {self.degree}.", sections)
         return summarize_degree(layers)
-
-
-def _describe(clouds: PointClouds) -> dict[str, Any]:
-    """What `data.json` says of a data set."""
-    return {
-        "source": str(clouds.source),
-        "n": len(clouds),
-        "families": None if clouds.families is None else len(set(clouds.families.tolist())),
-        "classes": list(clouds.classes),
-        "fingerprint": clouds.fingerprint(),
-    }

@@ -12,7 +12,7 @@ from torch_geometric.data import Batch, Data
 from parteq.core import points
 from parteq.core.axis import Axis
 from parteq.core.density import make_density
-from parteq.core.fields import FieldType, regular
+from parteq.core.fields import FieldType, regular, trivial
 from parteq.core.groups import SymmetryGroup, space_group
 from parteq.core.pointfilters import RadialHarmonics
 from parteq.core.points import PartialPointConv
@@ -190,3 +190,19 @@ def test_layer_and_filters_are_one_graph_of_torch_compile(backend: str, rng: tor
     wanted = torch.autograd.grad(expected.square().sum(), list(layer.parameters()))
     given = torch.autograd.grad(found.square().sum(), list(layer.parameters()))
     torch.testing.assert_close(given, wanted, atol=1e-4, rtol=1e-3)
+
+
+def test_a_hub_does_not_make_room_at_all_other_nodes() -> None:
+    torch.manual_seed(0)
+    group = space_group("so3")
+    type = FieldType(trivial(group), 3)
+    filters = RadialHarmonics(1.0, 2, 1)
+    layer = PartialPointConv(type, type, filters, make_density(group, "learned", 2)).double()
+    nodes, edges = 40, torch.stack([torch.arange(160) % 40, torch.arange(160) % 7])
+    edges[1, :100] = 39
+    values, features = filters(torch.randn(160, 3).double()), torch.randn(nodes, 3).double()
+    degrees = edges[1].bincount(minlength=nodes).clamp_min(1)
+    products = (features[edges[0]][:, :, None] * (values / degrees[edges[1], None])[:, None]).flatten(1)
+    expected = torch.zeros(nodes, 3).double().index_add(0, edges[1], products @ layer.kernel().flatten(1).T)
+    torch.testing.assert_close(layer(features, edges, values), expected + layer.expanded_bias())
+    assert layer(features[:0], edges[:, :0], values[:0]).shape == (0, 3)

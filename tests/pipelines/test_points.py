@@ -97,6 +97,30 @@ def test_export(parteq, trained_points, tmp_path, format):
     assert json.loads(results.read_text())["max_abs_difference"] < 1e-3
 
 
+def test_no_atom_is_left_out(parteq, tmp_path):
+    rng = np.random.default_rng(0)
+    known = {"target_names": ["gap"]}
+    sizes = {"small": np.full(24, 5), "large": np.array([9, 7])}
+    for name, atoms in sizes.items():
+        arrays = {"z": rng.choice([1, 6, 8], atoms.sum()), "pos": rng.standard_normal((atoms.sum(), 3))}
+        targets = rng.standard_normal((len(atoms), 1))
+        np.savez(tmp_path / f"{name}.npz", **arrays, n_atoms=atoms, targets=targets, **known)
+    train = ["points", "train", "--data", f"qm9:{tmp_path / 'small.npz'}", "--task", "regress", "--target", "gap"]
+    words = [*train, "--epochs", "1", "--out", tmp_path / "run", *SMALL]
+    status, _, complaint = parteq(*words, "--points", "4")
+    assert (status, "of which none may be left out: --points 5" in complaint) == (2, True)
+    assert parteq(*words)[0] == 0
+    out = tmp_path / "predictions.csv"
+    words = ["--run", tmp_path / "run", "--data", f"qm9:{tmp_path / 'large.npz'}", "--out", out]
+    assert parteq("points", "predict", *words)[0] == 0
+    with out.open() as file:
+        predicted = [float(row[1]) for row in list(csv.reader(file))[1:]]
+    model, large = Run.open(tmp_path / "run").checkpoint().model().eval(), open_clouds(f"qm9:{tmp_path / 'large.npz'}")
+    with torch.inference_mode():
+        expected = [float(model(pos[None], None, atoms[None])) for pos, atoms in (large.cloud(0), large.cloud(1))]
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4)
+
+
 def test_degree(parteq, trained_points, tmp_path):
     out = tmp_path / "degree.json"
     assert parteq("degree", "--run", trained_points, "--json", out, "--out", tmp_path / "degree.png")[0] == 0

@@ -100,8 +100,12 @@ def test_features_targets_and_a_learned_axis(kernel: str) -> None:
     output.sum().backward()
     directions = [parameter for name, parameter in model.named_parameters() if name.endswith("direction")]
     assert directions[0].grad.abs().sum() > 0
-    alone = Standalone(model.eval())(torch.cat([clouds, torch.zeros(4, 20, 2)], dim=2))
+    columns = torch.cat([clouds, torch.zeros(4, 20, 2)], dim=2)
+    alone = Standalone(model.eval())(columns)
     torch.testing.assert_close(alone, model(clouds, features=torch.zeros(4, 20, 2)))
+    columns[1, 12:] = torch.nan  # a smaller cloud
+    smaller = model(clouds[1:2, :12], features=torch.zeros(1, 12, 2))
+    torch.testing.assert_close(Standalone(model)(columns)[1:2], smaller)
     assert math.isclose(float(alone.detach().mean()), 5.0, abs_tol=6.0)
 
 

@@ -85,11 +85,34 @@ def test_refused(tmp_path: Path) -> None:
     make(tmp_path, "a/train/1.off", "b/1.off")
     with pytest.raises(DataError, match="in train or test folders, and files in none"):
         open_folder(tmp_path)
-    (tmp_path / "b" / "2.off").symlink_to("/etc/hostname")
+    (tmp_path / "b" / "elsewhere").symlink_to("/etc")
     with pytest.raises(DataError, match="leaves the data folder"):
         open_folder(tmp_path)
     with pytest.raises(DataError, match="parteq points prepare --data"):
         open_clouds(str(tmp_path))
+
+
+def test_a_link_that_leaves_the_folder_is_a_bad_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, "a/1.off", "b/1.off")
+    (tmp_path / "b" / "2.off").symlink_to("/etc/hostname")
+    assert len(read_folder(tmp_path, "train", points=5, seed=0)) == 2
+    assert "leaves the data folder" in caplog.text
+
+
+def test_folders_without_meshes_say_nothing_of_splits(tmp_path: Path) -> None:
+    make(tmp_path, "train/a/1.off", "test/a/2.off")
+    (tmp_path / "docs").mkdir()
+    assert splits_in_folder(tmp_path) == ("train", "test")
+    make(tmp_path, "old/a/3.off")
+    with pytest.raises(DataError, match="has the splits test, train, and beside them old"):
+        open_folder(tmp_path)
+
+
+def test_a_link_round_in_a_circle(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.off")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="a folder that it lies in"):
+        open_folder(tmp_path)
 
 
 def test_modelnet_as_published(tmp_path: Path) -> None:
