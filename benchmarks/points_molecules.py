@@ -56,7 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 TARGETS = ("homo", "gap", "alpha", "mu")
 TRAIN, LAYERS, NEIGHBOURS = 10_000, 3, 12
-SETTINGS = Settings(batch_size=48, weight_decay=1.0)
+SETTINGS = Settings(batch_size=48, learning_rate=1.5e-3, weight_decay=0.6)
 TRIAL = 480
 Answers = dict[str, tuple[Tensor, Target]]
 

@@ -10,10 +10,25 @@ from numpy.typing import NDArray
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["to_uint8"]
+__all__ = ["check_range", "to_uint8"]
 
 # Values converted at a time: bounds the temporary arrays to some tens of megabytes.
 _CHUNK = 2**22
+_DARKEST = 2**14  # cameras of up to 14 bits stay below it
+
+
+def check_range(brightest: int, path: str | os.PathLike[str]) -> None:
+    """Refuses uint16 pixels of a camera of fewer bits: scaled from 0…65535 they would lose most of their levels.
+
+    Args:
+        brightest: the highest value of all pixels of a data set.
+        path: the file or folder named in the error.
+
+    Raises:
+        DataError: it is not 0, and below 2¹⁴.
+    """
+    if 0 < brightest < _DARKEST:
+        raise DataError(path, f"16-bit pixels reach only {brightest} of 65535: scale them up, or save 8 bits")
 
 
 def to_uint8(pixels: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[np.uint8]:

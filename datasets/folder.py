@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,12 @@ from parteq.datasets.imagefiles import SUFFIXES, ImageFiles, inside
 
 __all__ = ["SPLIT_NAMES", "FolderDataset", "splits_in_folder"]
 
+log = logging.getLogger(__name__)
+
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What folders and tables may call their splits."""
+
+_OTHER_FORMATS = frozenset((".webp", ".gif", ".jp2", ".j2k", ".heic", ".avif", ".dcm", ".czi", ".nd2"))
 
 
 def _folders(path: Path, root: Path) -> list[Path]:
@@ -28,9 +33,16 @@ def _folders(path: Path, root: Path) -> list[Path]:
 
 
 def _images(path: Path, root: Path) -> list[Path]:
-    """Image files directly in `path`, sorted by name. Raises DataError for a link that leaves `root`."""
-    files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.name[0] != ".")
-    return [inside(file, root) for file in files]
+    """Image files directly in `path`, sorted by name; those of other formats are told of.
+
+    Raises:
+        DataError: a link that leaves `root`.
+    """
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    others = [entry for entry in entries if entry.suffix.lower() in _OTHER_FORMATS]
+    if others:
+        log.warning("%s: left out %d files such as %s: save PNG, JPEG, TIFF or BMP", path, len(others), others[0].name)
+    return [inside(entry, root) for entry in entries if entry.suffix.lower() in SUFFIXES]
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -55,6 +67,8 @@ def _images_by_class(home: Path, classes: Sequence[str], root: Path) -> tuple[li
     labels: list[int] = []
     for folder in _folders(home, root):
         found = _images(folder, root)
+        if deeper := _images_below(folder, root):
+            raise DataError(deeper[0].parent, f"holds images, but {folder} is the folder of a class: put them there")
         if not found:
             raise DataError(folder, f"class folder without images ({', '.join(sorted(SUFFIXES))})")
         files += found
@@ -64,9 +78,14 @@ def _images_by_class(home: Path, classes: Sequence[str], root: Path) -> tuple[li
     return files, labels
 
 
+def _images_below(home: Path, root: Path) -> list[Path]:
+    """Image files in the folders in `home`, however deep."""
+    return [file for folder in _folders(home, root) for file in (*_images(folder, root), *_images_below(folder, root))]
+
+
 def _images_of_any_class(home: Path, root: Path) -> list[Path]:
-    """Image files in `home` and in the folders there."""
-    files = [file for folder in (home, *_folders(home, root)) for file in _images(folder, root)]
+    """Image files in `home` and in the folders there, however deep."""
+    files = [*_images(home, root), *_images_below(home, root)]
     if not files:
         raise DataError(home, f"has no images in it or in its folders ({', '.join(sorted(SUFFIXES))})")
     return files

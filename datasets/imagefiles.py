@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from parteq.datasets.base import ImageDataset
-from parteq.datasets.depth import to_uint8
+from parteq.datasets.depth import check_range, to_uint8
 from parteq.datasets.errors import DataError
 from parteq.datasets.regions import spatial_groups
 
@@ -37,12 +37,21 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"))
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _GREY, _DEEP_GREY, _COLOUR = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L"), ("RGB", "RGBA", "P", "PA")
 _MAX_PIXELS = 2**26
+_LOOKED_AT = 64  # images, to know how many of 16 bits are used
 
 
 def inside(path: Path, root: Path) -> Path:
-    """`path`, unless it is a link to somewhere outside `root`, itself already resolved. Raises DataError."""
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
-        raise DataError(path, "is a link that leaves the data folder, which is refused")
+    """`path`, unless it is a link to somewhere outside `root`, itself already resolved, or round in a circle.
+
+    Raises:
+        DataError: it is.
+    """
+    if path.is_symlink():
+        target = path.resolve()
+        if not target.is_relative_to(root):
+            raise DataError(path, "is a link that leaves the data folder, which is refused")
+        if path.parent.resolve().is_relative_to(target):
+            raise DataError(path, "is a link to a folder that it lies in itself")
     return path
 
 
@@ -50,7 +59,7 @@ def inside(path: Path, root: Path) -> Path:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """An image file, its header read. Raises DataError for whatever Pillow raises inside the block."""
     if not path.is_file():
-        raise DataError(path, "is not a regular file")
+        raise DataError(path, "is not a regular file" if os.path.lexists(path) else "no such file")
     try:
         with Image.open(path, formats=_FORMATS) as image:
             yield image
@@ -102,6 +111,17 @@ def _common_format(files: Sequence[Path]) -> tuple[tuple[int, int], int]:
             raise DataError(file, f"images differ in size: {sizes} here; make them equal")
         any_colour |= colour
     return first, 3 if any_colour else 1
+
+
+def _check_depth(source: str | os.PathLike[str], files: Sequence[Path]) -> None:
+    """Refuses 16-bit images that use few of their bits, as far as evenly spaced ones tell. Raises DataError."""
+    brightest = []
+    for number in np.unique(np.linspace(0, len(files) - 1, _LOOKED_AT).astype(int)):
+        with _opened(files[number]) as image:
+            if image.mode not in _DEEP_GREY:
+                return
+            brightest.append(int(np.asarray(image).astype(np.uint16).max()))
+    check_range(max(brightest), source)
 
 
 def _bad_files(files: Sequence[Path]) -> dict[Path, str]:
@@ -164,6 +184,7 @@ class ImageFiles(ImageDataset):
             self.skipped = tuple(bad)
         self._files = files
         size, channels = _common_format(files)
+        _check_depth(source, files)
         super().__init__(source, labels, channels=channels, spatial=size, classes=classes, groups=groups, names=names)
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:

@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from parteq.datasets.base import SPLITS, ArrayDataset, check_labels, unlabelled
-from parteq.datasets.depth import to_uint8
+from parteq.datasets.depth import check_range, to_uint8
 from parteq.datasets.errors import DataError
 
 __all__ = ["NpzFile", "byte_limit", "read_names", "read_npz", "splits_in_npz"]
@@ -247,6 +247,8 @@ def read_npz(path: str | os.PathLike[str], split: str = "train", *, labelled: bo
         images = file.read(f"{prefix}images")
     if not has_channels:
         images = images[..., None]
+    if images.dtype.kind == "u" and images.dtype.itemsize == 2:
+        check_range(int(images.max(initial=0)), file.path)
     pixels = np.moveaxis(to_uint8(images, file.path), -1, 1)
     # Counted only now: the number of images that a header claims need not be true.
     labels, classes = labelling or unlabelled(len(pixels))

@@ -45,7 +45,7 @@ def stratified_subset(labels: ArrayLike, n: int, seed: int) -> NDArray[np.int64]
     """
     _, kind, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     if not len(counts) <= n <= len(kind):
-        raise ValueError(f"cannot draw {n} of {len(kind)} images in {len(counts)} classes, one of each class at least")
+        raise ValueError(f"cannot draw {n} of {len(kind)} samples in {len(counts)} classes, one of each class at least")
     order = np.random.default_rng(seed).permutation(len(kind))
     chosen = [order[kind[order] == number][:quota] for number, quota in enumerate(_quotas(counts, n))]
     return np.sort(np.concatenate(chosen))
@@ -108,7 +108,7 @@ def grouped_split(
         # Image by image, the training part is the one that must have every class.
         needed = len(np.unique(labels))
         if needed >= len(labels):
-            raise ValueError(f"cannot split {len(labels)} images in {needed} classes: no class has an image to spare")
+            raise ValueError(f"cannot split {len(labels)} samples in {needed} classes: no class has one to spare")
         wanted = len(labels) - round(fraction * len(labels))
         train = stratified_subset(labels, min(max(wanted, needed), len(labels) - 1), seed)
         return train, np.setdiff1d(np.arange(len(labels)), train)

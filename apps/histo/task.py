@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ def open_for_training(
     training = open_images(data, "train", skip_bad=skip_bad)
     try:
         if val is not None:
+            _check_apart(data, val)
             validation = open_for_evaluation(val, "val", skip_bad=skip_bad)
         elif "val" in available_splits(data):
             validation = open_images(data, "val", skip_bad=skip_bad)
@@ -82,6 +84,12 @@ def open_for_training(
     check_one_release(training.release, validation.release, validation.source)
     check_no_leakage(training.groups, validation.groups, validation.source)
     return _in_memory(training), _in_memory(validation)
+
+
+def _check_apart(data: str, val: str) -> None:
+    """Refuses to validate on what is trained on. Raises DataError."""
+    if Path(data).resolve() == Path(val).resolve() and not available_splits(data):
+        raise DataError(val, "is what is trained on: leave --val out, and a part is held out")
 
 
 def _say_what_is_missing(training: ImageDataset, validation: ImageDataset) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from parteq.pipelines.command import File
 from parteq.pipelines.files import replacing
 from parteq.pipelines.histo.options import OnData
-
-if TYPE_CHECKING:
-    from parteq.datasets.images import ImageDataset
 
 __all__ = ["Evaluate"]
 
@@ -32,11 +28,15 @@ class Evaluate(OnData):
         """
         from parteq.apps.histo.task import evaluate
         from parteq.core.distributed import is_main, joined
+        from parteq.datasets.images import available_splits
         from parteq.pipelines import figures
+        from parteq.pipelines.provenance import warn_of_known
+        from parteq.pipelines.run import Run
 
         with joined(self.torch_device()) as device:
             model, dataset, about = self.open()
-            self._warn_of_known_images(dataset)
+            divided = bool(available_splits(self.data))
+            warn_of_known(Run.open(self.run_path).data, dataset, dataset.groups, divided=divided)
             group, temperature = model.config["group"], about.get("temperature")
             scores = evaluate(model, dataset, device, group=group, temperature=temperature, seed=self.seed)
             if self.plot is not None and is_main():
@@ -49,16 +49,3 @@ class Evaluate(OnData):
             "skipped": len(dataset.skipped),
             **scores,
         }
-
-    def _warn_of_known_images(self, dataset: ImageDataset) -> None:
-        """Warns of images that the classifier, or its temperature and best epoch, was fitted to."""
-        from parteq.pipelines.run import Run
-
-        data = Run.open(self.run_path).data
-        for part, word in (("training", "trained"), ("validation", "validated")):
-            match data.get(part):
-                # Numbers are compared first, since a fingerprint takes reading the images.
-                case {"n": n, "fingerprint": known} if n == len(dataset) and known == dataset.fingerprint():
-                    warnings.warn(
-                        f"{self.data}: the run was {word} on these images: others may score lower", stacklevel=1
-                    )

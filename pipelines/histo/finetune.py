@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from parteq.pipelines.checkpoint import Checkpoint
 
 __all__ = ["Finetune"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -64,9 +67,11 @@ class Finetune(ClassifierTraining):
         """The classifier to begin with, for the classes of these images."""
         from parteq.apps.histo.finetune import released
         from parteq.apps.histo.task import match
+        from parteq.datasets.splits import check_one_release
 
         checkpoint = self._checkpoint()
         about, model = checkpoint.about(), cast("Classifier", checkpoint.model())
+        check_one_release(about.get("release"), training.release, training.source)
         match(training, None, model.config["in_chans"], model.config["spatial_dims"])
         if self.release_degree:
             try:
@@ -75,6 +80,8 @@ class Finetune(ClassifierTraining):
                 raise DataError(self.source, str(error)) from error
         if self.new_head or list(training.classes) != about["classes"]:
             model.reset_classifier(len(training.classes))
+        else:
+            log.info("the classifier is kept, for the classes have the same names; --new-head begins with a new one")
         return model
 
     def provenance(self) -> dict[str, Any]:
@@ -85,6 +92,10 @@ class Finetune(ClassifierTraining):
     def resolution(self) -> float | None:
         """The µm a pixel of the images; unless given, that of the images the weights were trained on."""
         return self._checkpoint().about().get("mpp") if self.mpp is None else self.mpp
+
+    def release(self, training: ImageDataset) -> str | None:
+        """The release that the model has seen, now or before."""
+        return training.release or self._checkpoint().about().get("release")
 
     def rates(self, model: Classifier) -> dict[nn.Parameter, float]:
         """Lower rates for lower layers, or none at all."""

@@ -16,7 +16,7 @@ from parteq.datasets.errors import DataError
 from parteq.pipelines.command import File, Number
 from parteq.pipelines.files import write_text
 from parteq.pipelines.histo.options import Micrometres, Out
-from parteq.pipelines.histo.pictures import Picturing, check_folder
+from parteq.pipelines.histo.pictures import Picturing
 
 if TYPE_CHECKING:
     from parteq.datasets.tiling import Tiling
@@ -44,6 +44,8 @@ class Heatmap(Picturing):
     """Pixels from tile to tile; else tiles touch."""
     all_tiles: bool = False
     """Map tiles without tissue, too."""
+    skip_bad: bool = False
+    """Leave out tile files that cannot be used."""
 
     def run(self) -> dict[str, Any]:
         """Maps the slide; where tiles are in class folders, the AUC is among the results."""
@@ -70,6 +72,7 @@ class Heatmap(Picturing):
             "geojson": None if self.geojson is None else str(self.geojson),
             "class": classes[number],
             "n_tiles": len(tiling.tiles),
+            "skipped": len(tiling.tiles.skipped),
             "slide_mpp": None if tiling.mpp is None else tiling.mpp[0],
             "mean_probability": float(heat.probabilities[:, number].mean()),
             "auc": auc,
@@ -79,8 +82,6 @@ class Heatmap(Picturing):
     def _check(self) -> None:
         """Refuses options that cannot be meant."""
         self.check_out()
-        if self.geojson is not None:
-            check_folder(self.geojson)
         for name in ("mpp", "slide_mpp", "stride"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -94,7 +95,7 @@ class Heatmap(Picturing):
 
         channels, dimensions = about["model"].get("in_chans", 3), len(about["spatial"])
         if not Path(self.slide).is_file():
-            tiles = open_for_evaluation(self.slide, "test", labelled=False)
+            tiles = open_for_evaluation(self.slide, "test", labelled=False, skip_bad=self.skip_bad)
             tiling = tile_folder(match(tiles, None, channels, dimensions))
             for name in ("mpp", "slide_mpp", "stride", "all_tiles"):
                 if getattr(self, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -41,14 +42,18 @@ class OnData(Images, RunCommand):
         """The model, the images with labels numbered as the model does (or without), and what is known of the model."""
         from parteq.apps.histo.task import match, open_for_evaluation
         from parteq.datasets.splits import check_one_release
-        from parteq.pipelines.run import Run
 
         checkpoint = self.checkpoint("histo")
         model: Any = checkpoint.model()
         about, config = checkpoint.about(), model.config
         dataset = open_for_evaluation(self.data, self.split, labelled=labelled, skip_bad=self.skip_bad)
         classes = about["classes"] if labelled else None
-        trained_on = Run.open(self.run_path).data.get("training")
-        if labelled and isinstance(trained_on, dict):
-            check_one_release(trained_on.get("release"), dataset.release, dataset.source)
-        return model, match(dataset, classes, config["in_chans"], config["spatial_dims"]), about
+        if labelled:
+            check_one_release(about.get("release"), dataset.release, dataset.source)
+        dataset = match(dataset, classes, config["in_chans"], config["spatial_dims"])
+        if list(dataset.spatial) != about["spatial"]:
+            sizes = (" × ".join(map(str, size)) for size in (dataset.spatial, about["spatial"]))
+            warnings.warn(
+                "{}: images of {} pixels; the model was trained on {}".format(self.data, *sizes), stacklevel=1
+            )
+        return model, dataset, about

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -14,7 +13,7 @@ from parteq.pipelines.command import RunCommand
 from parteq.pipelines.files import replacing
 from parteq.pipelines.histo.options import Out
 
-__all__ = ["Picturing", "check_folder"]
+__all__ = ["Picturing"]
 
 
 @dataclass(kw_only=True)
@@ -30,7 +29,6 @@ class Picturing(RunCommand):
         """Refuses what could not be written, before the work is done."""
         if self.out.suffix.lower() != ".png":
             raise DataError(self.out, "is to be a PNG file: give it a name that ends in .png")
-        check_folder(self.out)
 
     def number(self, classes: Sequence[str]) -> int | None:
         """The number of the class asked for, None if none is.
@@ -48,9 +46,3 @@ class Picturing(RunCommand):
         """Writes the picture."""
         with replacing(self.out) as temporary:
             temporary.write_bytes(picture)
-
-
-def check_folder(path: Path) -> None:
-    """Raises DataError unless there is a folder to write a file into."""
-    if not path.parent.is_dir():
-        raise DataError(path, "there is no such folder")

@@ -55,6 +55,10 @@ class ClassifierTraining(Images, TrainingCommand):
         """The µm a pixel of the images, where it is known."""
         return self.mpp
 
+    def release(self, training: ImageDataset) -> str | None:
+        """The release of a collection that the model has seen, where there are several."""
+        return training.release
+
     def rates(self, model: Classifier) -> dict[nn.Parameter, float]:
         """Factors on the learning rates of some parameters. What is not to learn at all is frozen here."""
         return {}
@@ -97,6 +101,7 @@ class ClassifierTraining(Images, TrainingCommand):
         from parteq.apps.histo.calibration import fit_temperature
         from parteq.apps.histo.metrics import classification_metrics
         from parteq.core.distributed import is_main, joined, wait
+        from parteq.pipelines.provenance import describe
 
         began = time.monotonic()
         # What is wrong with the options is said before anything is read.
@@ -110,8 +115,9 @@ class ClassifierTraining(Images, TrainingCommand):
             )
             torch.manual_seed(self.seed)
             model, state = self.new_model(training), None
-            data = {"training": _describe(training), "validation": _describe(validation)} | self.provenance()
-            run = self.begin(data)
+            parts = {"training": training, "validation": validation}
+            data = {name: describe(part, part.groups) for name, part in parts.items()}
+            run = self.begin(data | self.provenance())
             if run.epochs():
                 model = cast("Classifier", run.checkpoint().model())
                 state = run.checkpoint().training_state()
@@ -121,6 +127,7 @@ class ClassifierTraining(Images, TrainingCommand):
                 "classes": list(training.classes),
                 "spatial": list(training.spatial),
                 "mpp": self.resolution(),
+                "release": self.release(training),
             }
 
             def after_epoch(record: dict[str, float], state: dict[str, Any]) -> None:
@@ -170,15 +177,3 @@ class ClassifierTraining(Images, TrainingCommand):
         sections = [scores_section(scores), calibration_section(scores), degree, learning_section(run.history())]
         lead = self.summary(model.config, run.data["training"]["n"])  # type: ignore[arg-type]
         write_report(run.path / "report.html", run.path.name, lead, sections)
-
-
-def _describe(dataset: ImageDataset) -> dict[str, Any]:
-    """What `data.json` says of a data set."""
-    return {
-        "source": str(dataset.source),
-        "n": len(dataset),
-        "groups": None if dataset.groups is None else len(set(dataset.groups.tolist())),
-        "classes": list(dataset.classes),
-        "fingerprint": dataset.fingerprint(),
-        **({} if dataset.release is None else {"release": dataset.release}),
-    }

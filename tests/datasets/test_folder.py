@@ -145,7 +145,7 @@ def test_changed_behind_our_back(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="changed its size"):
         data[0]
     path.unlink()
-    with pytest.raises(DataError, match="is not a regular file"):
+    with pytest.raises(DataError, match="no such file"):
         data[0]
 
 
@@ -288,3 +288,22 @@ def test_fuzz(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> 
         assert refused.isprintable()
     else:
         assert images.shape == (1, result.channels, *result.spatial)
+
+
+def test_images_below_a_class_are_not_dropped(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/deep/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+    with pytest.raises(DataError, match="is the folder of a class"):
+        FolderDataset(tmp_path)
+    assert len(FolderDataset(tmp_path, labelled=False)) == 3
+
+
+def test_sixteen_bits_that_are_not_used(tmp_path: Path) -> None:
+    for name, brightest in (("a/1.png", 4000), ("b/1.png", 300)):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(np.full((4, 4), brightest, np.uint16)).save(tmp_path / name)
+    with pytest.raises(DataError, match="reach only 4000 of 65535"):
+        FolderDataset(tmp_path)
+    Image.fromarray(np.full((4, 4), 60000, np.uint16)).save(tmp_path / "b" / "1.png")
+    assert len(FolderDataset(tmp_path)) == 2

@@ -18,7 +18,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 def test_stratified_subset(labels: np.ndarray, n: int, seed: int) -> None:
     classes, counts = np.unique(labels, return_counts=True)
     if not len(classes) <= n <= len(labels):
-        with pytest.raises(ValueError, match=f"cannot draw {n} of {len(labels)} images"):
+        with pytest.raises(ValueError, match=f"cannot draw {n} of {len(labels)} samples"):
             stratified_subset(labels, n, seed)
         return
     chosen = stratified_subset(labels, n, seed)
@@ -87,7 +87,7 @@ def test_impossible_splits() -> None:
         grouped_split([0, 1, 0], [7, 7, 7], 0.5, 0)
     with pytest.raises(ValueError, match="each has the last images of some class"):
         grouped_split([0, 1, 2], [0, 1, 2], 0.5, 0)
-    with pytest.raises(ValueError, match="no class has an image to spare"):
+    with pytest.raises(ValueError, match="no class has one to spare"):
         grouped_split([0, 1, 2], None, 0.5, 0)
     with pytest.raises(ValueError, match="2 groups for 3 labels"):
         grouped_split([0, 1, 2], [0, 1], 0.5, 0)

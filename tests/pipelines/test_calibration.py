@@ -75,7 +75,8 @@ def test_the_diagram_is_drawn(parteq, trained, cells, tmp_path):
     assert (trained / "calibration.png").read_bytes().startswith(b"\x89PNG")
     assert "<h2>Calibration</h2>" in (trained / "report.html").read_text()
     status, _, complaint = parteq("histo", "evaluate", *data, "--plot", tmp_path / "none" / "plot.png")
-    assert (status, complaint) == (2, f"parteq: {tmp_path / 'none' / 'plot.png'}: No such file or directory\n")
+    reason = f"cannot be written: there is no folder {tmp_path / 'none'}"
+    assert (status, complaint) == (2, f"parteq: {tmp_path / 'none' / 'plot.png'}: {reason}\n")
 
 
 @pytest.mark.parametrize("temperature", [None, 1.7])
@@ -92,11 +93,16 @@ def test_images_that_the_run_knows_are_pointed_out(parteq, cells, tmp_path):
     words = ["--data", cells / "train.npz", "--val", cells / "test.npz", "--out", run, "--epochs", 1, *SMALL]
     assert parteq("histo", "train", *words) == (0, "", "")
     arrays = dict(np.load(cells / "test.npz"))
-    np.savez(tmp_path / "other.npz", **arrays | {"images": 255 - arrays["images"]})
+    np.savez(tmp_path / "more.npz", **arrays | {"images": 255 - arrays["images"]})
+    np.savez(tmp_path / "other.npz", **arrays | {"groups": 1000 + arrays["groups"]})
     for data, word in ((cells / "train.npz", "trained"), (cells / "test.npz", "validated")):
         status, _, complaint = parteq("histo", "evaluate", "--run", run, "--data", data)
         assert status == 0
-        assert complaint == f"parteq: {data}: the run was {word} on these images: others may score lower\n"
+        assert complaint == f"parteq: {data}: the run was {word} on exactly these: others may score lower\n"
+    # Other images of groups that are known.
+    groups = len(set(arrays["groups"]))
+    complaint = parteq("histo", "evaluate", "--run", run, "--data", tmp_path / "more.npz")[2]
+    assert f"the run was validated on {groups} of their {groups} groups" in complaint
     assert parteq("histo", "evaluate", "--run", run, "--data", tmp_path / "other.npz")[2] == ""
 
 

@@ -115,9 +115,8 @@ def test_two_releases_of_patchcamelyon_do_not_mix(parteq: Call, trained: Path, t
     # A run remembers which release it was trained on.
     run = tmp_path / "trained"
     shutil.copytree(trained, run)
-    described = json.loads((run / "data.json").read_text())
-    described["training"]["release"] = "PatchCamelyon as published"
-    (run / "data.json").write_text(json.dumps(described))
+    for file in run.glob("checkpoints/*/model.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"release": "PatchCamelyon as published"}))
     status, _, complaint = parteq("histo", "evaluate", "--run", run, "--data", kaggle)
     assert (status, complaint.count("\n")) == (2, 1)
     assert "training patches would be held out" in complaint

@@ -201,7 +201,7 @@ def test_a_file_that_cannot_be_begun_with(parteq, trained, other, tmp_path, dama
         (["--mode", "probe", "--augment", "d4"], "a probe learns no degree and sees images as they are"),
         (["--layer-decay", "0"], "layer_decay must lie between 0 and 1"),
         (["--layer-decay", "nan"], "layer_decay must lie between 0 and 1"),
-        (["--epochs", "-1"], "epochs must be at least 0"),
+        (["--epochs", "-1"], "epochs must be at least 1"),
     ],
 )
 def test_options_that_cannot_be_meant(parteq, trained, other, tmp_path, words, reason):

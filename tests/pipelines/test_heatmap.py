@@ -95,8 +95,8 @@ def test_the_resolution_of_the_training_is_the_default(parteq, trained, slide, t
         (["--stride", "-2"], "--stride -2: must be positive"),
         (["--class", "square"], "--class square: the model tells apart disc, ring"),
         (["--out", "heat.jpg"], "heat.jpg: is to be a PNG file"),
-        (["--out", "nowhere/heat.png"], "nowhere/heat.png: there is no such folder"),
-        (["--geojson", "nowhere/heat.geojson"], "nowhere/heat.geojson: there is no such folder"),
+        (["--out", "nowhere/heat.png"], "nowhere/heat.png: cannot be written: there is no folder nowhere"),
+        (["--geojson", "nowhere/heat.geojson"], "nowhere/heat.geojson: cannot be written: there is no folder nowhere"),
     ],
 )
 def test_what_cannot_be_mapped_is_one_line(parteq, trained, slide, tmp_path, monkeypatch, words, reason):
@@ -165,7 +165,7 @@ def test_explain_images_of_other_sizes(parteq, trained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--image", "missing.png"], "missing.png: is not a regular file"),
+        (["--image", "missing.png"], "missing.png: no such file"),
         (["--image", "text.png"], "text.png: is not a readable image"),
         (["--image", "small.png"], "small.png: leaves 1 × 1 features: too small for a map"),
         (["--image", "large.png"], "large.png: has more than 2,097,152 pixels: map it with `parteq histo heatmap`"),

@@ -190,7 +190,7 @@ def test_validation_data_and_limit(parteq, cells, tmp_path):
         (["--data", "missing.npz"], "no such file"),
         (["--limit", "1"], "cannot draw 1"),
         (["--limit", "1000"], "cannot draw 1000"),
-        (["--epochs", "-3"], "epochs must be at least 0"),
+        (["--epochs", "-3"], "epochs must be at least 1"),
         (["--seed", "-1"], "must not be negative"),
         (["--width", "nan"], "width must lie between 0 and 64"),
         (["--learning-rate", "-1"], "learning_rate must not be negative"),
