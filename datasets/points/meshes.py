@@ -30,7 +30,7 @@ def load_points(path: str | os.PathLike[str], count: int, generator: np.random.G
     """Points of one file: `count` drawn on its surface, or of the points it holds; all of these if they are fewer.
 
     Args:
-        path: a mesh, or a file of points: `.npy` [n, 3], `.xyz` of three columns or more, `.ply` without faces.
+        path: a mesh, or a file of points: `.npy` or `.xyz` of three columns or more, `.ply` without faces.
         count: how many points.
         generator: draws them.
 
@@ -91,7 +91,8 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
         return read_vrml(path)
     try:
         if suffix == ".npy":
-            return np.load(path, allow_pickle=False), None
+            table = np.load(path, allow_pickle=False)
+            return table[:, :3] if table.ndim == 2 else table, None
         content = path.read_bytes()
         if not _is_whole(suffix, content):
             raise DataError(path, "is cut off: it holds less than its header says")

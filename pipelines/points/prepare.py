@@ -77,7 +77,11 @@ class Prepare(Command):
         }
 
     def _known(self) -> dict[str, Callable[[], NDArray[np.float32]]]:
-        """By recipe, what reads the clouds that the file already holds."""
+        """By recipe, what reads the clouds that the file already holds.
+
+        Raises:
+            DataError: it holds something else.
+        """
         from parteq.datasets.points.hdf5 import HDF5Clouds
 
         if not self.out.exists():
@@ -85,8 +89,7 @@ class Prepare(Command):
         try:
             clouds = HDF5Clouds(self.out, split=None)
         except DataError as error:
-            log.warning("%s: it is written anew", error)
-            return {}
+            raise DataError(self.out, f"is no file of clouds, and is left alone: {error.reason}") from error
 
         def positions(row: int) -> NDArray[np.float32]:
             return clouds.cloud(row)[0].numpy()

@@ -135,6 +135,8 @@ class Train(Clouds, TrainingCommand):
             lengths = task.lengths(data)
             if not min(lengths) > 0:
                 raise DataError(self.data, "has clouds without extent: in most, points coincide")
+            if not 1e-12 < min(lengths) <= max(lengths) < 1e12:
+                raise DataError(self.data, f"has clouds of a size of {lengths[0]:.2g}: take another unit of length")
             model.set_lengths(*lengths)
             checked = task.samples_for(model, validation, points, held_out)
             parts = {"training": training, "validation": validation}
