@@ -76,7 +76,7 @@ class Classifier(nn.Module):
         self.num_features = INVARIANT_CHANNELS
         self.normalize = Normalize(config["in_chans"])
         self.stem, self.stages, self.head = stem, stages, head
-        self.classifier = nn.Linear(self.num_features, config["num_classes"])
+        self.classifier = _classifier(self.num_features, config["num_classes"])
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the mean and standard deviation of each channel, of images in 0…1."""
@@ -84,8 +84,8 @@ class Classifier(nn.Module):
         self.normalize.std.copy_(torch.as_tensor(std))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for so many classes."""
-        self.classifier = nn.Linear(self.num_features, num_classes).to(self.classifier.weight)
+        """Replace the classifier by a new one for so many classes; 0 for none."""
+        self.classifier = _classifier(self.num_features, num_classes).to(self.normalize.mean)
         self.config = self.config | {"num_classes": num_classes}
 
     def forward_features(self, images: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch features *map"]:
@@ -93,11 +93,35 @@ class Classifier(nn.Module):
         features: Tensor = self.head(self.stages(self.stem(self.normalize(images))))
         return features
 
-    def forward(self, images: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch classes"]:
-        """Map images in 0…1 to logits; with ``features_only`` to the mean features that the classifier reads."""
-        features = self.forward_features(images).flatten(2).mean(2)
-        logits: Tensor = features if self.config["features_only"] else self.classifier(features)
+    def forward_maps(self, images: Float[Tensor, "batch channels *grid"]) -> list[Float[Tensor, "batch features *map"]]:
+        """Map images in 0…1 to maps from fine to coarse: the last fields at each resolution, then invariant channels.
+
+        All turn with the image; the channels of fields are then permuted or mixed as well, invariant ones are not.
+        """
+        features = self.stem(self.normalize(images))
+        maps = []
+        for layer in self.stages:
+            before, features = features, layer(features)
+            if features.shape[2:] != before.shape[2:]:
+                maps.append(before)
+        return [*maps, self.head(features)]
+
+    def forward(
+        self, images: Float[Tensor, "batch channels *grid"]
+    ) -> Float[Tensor, "batch classes"] | list[Float[Tensor, "batch features *map"]]:
+        """Map images in 0…1 to logits; with ``features_only`` to the list of :meth:`forward_maps`.
+
+        Without classes (``num_classes=0``) the mean of the invariant channels takes the place of logits.
+        """
+        if self.config["features_only"]:
+            return self.forward_maps(images)
+        logits: Tensor = self.classifier(self.forward_features(images).flatten(2).mean(2))
         return logits
+
+
+def _classifier(features: int, classes: int) -> nn.Module:
+    """Return a linear classifier, or nothing where there are no classes."""
+    return nn.Linear(features, classes) if classes else nn.Identity()
 
 
 def create_model(
@@ -115,14 +139,14 @@ def create_model(
 
     Args:
         name: one of ``MODELS``.
-        num_classes: logits.
+        num_classes: logits; 0 for the mean of the invariant channels, which a classifier would read.
         in_chans: colour channels.
         group: the group, see :func:`~parteq.core.groups.plane_group` (for volumes ``space_group``).
         degree: ``learned``, ``full`` or ``none``.
         width: factor on the number of channels, or one for each of the three stages; at equal width every group has
             about the same number of weights when the degree is full.
         spatial_dims: 2 for images, 3 for volumes.
-        features_only: return the mean invariant features instead of logits.
+        features_only: return feature maps from fine to coarse instead of logits, as timm does.
 
     Raises:
         ValueError: an unknown name, group or degree, another number of widths, or images of neither 2 nor 3 dimensions.

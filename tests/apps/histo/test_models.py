@@ -210,10 +210,14 @@ def test_features_are_what_the_classifier_reads(name: str) -> None:
     model, bare = _model(name, "d4", "learned"), _model(name, "d4", "learned", features_only=True)
     bare.load_state_dict(model.state_dict(), strict=True)
     images = _images(14, 14)
-    features = bare(images)
-    assert features.shape == (2, bare.num_features)
-    assert bare.num_features >= 32
-    torch.testing.assert_close(model.classifier(features), model(images), atol=0, rtol=0)
+    maps = bare(images)
+    assert maps[-1].shape[1] == bare.num_features >= 32
+    assert [features.shape[2:] for features in maps] == sorted((f.shape[2:] for f in maps), reverse=True)
+    assert len(maps) >= 3
+    pooled = maps[-1].flatten(2).mean(2)
+    torch.testing.assert_close(model.classifier(pooled), model(images), atol=0, rtol=0)
+    model.reset_classifier(0)
+    torch.testing.assert_close(model(images), pooled, atol=0, rtol=0)
 
 
 def test_channels_and_classes_are_as_asked() -> None:
