@@ -177,7 +177,11 @@ def _open(path: Path) -> Any:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
-        pixels = ImageFiles(path, [path], *unlabelled(1), names=[path.name])[0][0].movedim(0, -1)
+        try:
+            pixels = ImageFiles(path, [path], *unlabelled(1), names=[path.name])[0][0].movedim(0, -1)
+        except DataError as error:
+            reason = "is no slide that openslide reads (of another format, or damaged), nor a plain image of a slide"
+            raise DataError(path, f"{reason}: {error.reason}") from error
         return openslide.ImageSlide(Image.fromarray(pixels.expand(-1, -1, 3).numpy()))
     except openslide.OpenSlideError as error:
         raise DataError(path, f"is damaged: {error}") from error

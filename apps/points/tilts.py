@@ -18,7 +18,7 @@ from parteq.core.density import LearnedDensity
 from parteq.core.groups import FloatArray
 from parteq.core.subgroups import element_with_matrix
 
-__all__ = ["tilt_profile"]
+__all__ = ["tilt_map", "tilt_profile"]
 
 _TURNS, _DIRECTIONS = 8, 8
 _SPHERE = 256  # directions of which the peak is one
@@ -44,6 +44,16 @@ def tilt_profile(density: LearnedDensity, axis: FloatArray, tilts_in_degrees: Fl
     directions = np.cos(tilts) * peak + np.sin(tilts) * around
     profile: FloatArray = _means(density, axis, directions.reshape(-1, 3)).reshape(-1, _DIRECTIONS).mean(1)
     return profile
+
+
+@torch.no_grad()
+def tilt_map(density: LearnedDensity, axis: FloatArray, longitudes: FloatArray, latitudes: FloatArray) -> FloatArray:
+    """Return λ(v) (against uniform) on a grid of the sphere, shape (latitudes, longitudes); angles in radians."""
+    longitude, latitude = np.meshgrid(longitudes, latitudes)
+    across = np.cos(latitude)
+    directions = np.stack([across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)], axis=-1)
+    means: FloatArray = _means(density, axis, directions.reshape(-1, 3)).reshape(longitude.shape)
+    return means
 
 
 def _means(density: LearnedDensity, axis: FloatArray, directions: FloatArray) -> FloatArray:

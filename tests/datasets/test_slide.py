@@ -134,9 +134,9 @@ def test_what_was_not_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_no_slide(tmp_path: Path) -> None:
     assert refusal(tmp_path / "missing.svs") == "no such file"
     (tmp_path / "text.svs").write_text("not a slide")
-    assert refusal(tmp_path / "text.svs").startswith("is not a readable image")
+    assert refusal(tmp_path / "text.svs").startswith("is no slide that openslide reads")
     (tmp_path / "empty.tif").touch()
-    assert refusal(tmp_path / "empty.tif").startswith("is not a readable image")
+    assert refusal(tmp_path / "empty.tif").startswith("is no slide that openslide reads")
 
 
 def test_damaged_slides(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_resolution_of_the_training_is_the_default(parteq, trained, slide, t
     ("words", "reason"),
     [
         (["--slide", "missing.svs"], "missing.svs: no such file or folder"),
-        (["--slide", "text.svs"], "text.svs: is not a readable image"),
+        (["--slide", "text.svs"], "text.svs: is no slide that openslide reads"),
         (["--slide", "cut.tif"], "cut.tif: "),
         (["--slide", "without.tif"], "without.tif: does not say how many µm a pixel is: give --slide-mpp"),
         (["--slide", "dpi.tif"], "dpi.tif: says that a pixel is 352.8"),
