@@ -15,7 +15,7 @@ from parteq.pipelines.figures import GREY, STYLE, TURNS, WIDTH
 __all__ = ["against_tilt", "densities_against_tilt"]
 
 _TILTS = np.linspace(0.0, 180.0, 37)
-_LONGITUDES, _LATITUDES = np.linspace(-np.pi, np.pi, 37), np.linspace(-np.pi / 2, np.pi / 2, 19)
+_LONGITUDES, _LATITUDES = np.linspace(-np.pi, np.pi, 31), np.linspace(-np.pi / 2, np.pi / 2, 16)
 
 
 def densities_against_tilt(densities: Sequence[LearnedDensity], axis: Sequence[float]) -> Figure:
@@ -27,7 +27,7 @@ def densities_against_tilt(densities: Sequence[LearnedDensity], axis: Sequence[f
         values = tilt_map(densities[0], direction, _LONGITUDES, _LATITUDES)
         colours = ball.pcolormesh(_LONGITUDES, _LATITUDES, values, shading="gouraud", vmin=0.0, rasterized=True)
         figure.colorbar(
-            colours, ax=ball, location="bottom", label="λ against uniform, on the sphere of tilts", shrink=0.8
+            colours, ax=ball, location="bottom", pad=0.03, label="λ against uniform, on the sphere of tilts", shrink=0.8
         )
         ball.set(xticks=[], yticks=[])
         axes = figure.add_subplot(1, 2, 2)
