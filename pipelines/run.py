@@ -56,13 +56,15 @@ class Run:
         begun = cls.exists(path)
         if begun and cls(path).epochs():
             raise DataError(path, "holds a run already: add --resume to go on with it, or choose another folder")
+        if begun and (process := _at_work(path)):
+            raise DataError(path, f"is the run of process {process}, which is at work: choose another folder")
         if not begun and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise DataError(path, "is not empty and no run: choose another folder")
         temporary = path.with_name(f".{path.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         make_folder(temporary)
         write_toml(temporary / "config.toml", options)
-        write_json(temporary / "versions.json", versions())
+        write_json(temporary / "versions.json", versions() | {"host": platform.node(), "process": os.getpid()})
         write_json(temporary / "data.json", data)
         if begun:
             (path / "metrics.jsonl").unlink(missing_ok=True)
@@ -145,6 +147,21 @@ class Run:
 
     def _folder(self, epoch: int) -> Path:
         return self.path / "checkpoints" / f"{epoch:04d}"
+
+
+def _at_work(path: Path) -> int | None:
+    """The process that began a run, if it is still there."""
+    made = read_json(path / "versions.json")
+    process = made.get("process")
+    if made.get("host") != platform.node() or not isinstance(process, int) or process == os.getpid():
+        return None
+    try:
+        os.kill(process, 0)  # asks, and does nothing
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # it is another user's
+    return process
 
 
 def find_checkpoint(path: Path) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 
@@ -41,6 +42,11 @@ def test_an_empty_folder_will_do_and_no_other(tmp_path):
     run = new_run(tmp_path / "empty")
     # Nothing has come of it yet, so that a command which failed can be corrected.
     assert Run.create(run.path, {"epochs": 4}, run.data).options == {"epochs": 4}
+    versions = json.loads((run.path / "versions.json").read_text())
+    (run.path / "versions.json").write_text(json.dumps(versions | {"process": os.getppid()}))
+    with pytest.raises(DataError, match="which is at work"):
+        new_run(run.path)
+    (run.path / "versions.json").write_text(json.dumps(versions))
     save(run, 1)
     with pytest.raises(DataError, match="holds a run already"):
         new_run(tmp_path / "empty")
