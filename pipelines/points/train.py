@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Train"]
 
-# A density has few numbers to learn, and a small set gives few steps.
-_DENSITY_LEARNING_RATE = 60.0
 # Surfaces are seen patch by patch, molecules atom by atom and in one unit of length.
 _NETWORKS: dict[str, dict[str, Any]] = {
     "classify": {"layers": 1, "neighbours": 8, "patches": 32},
     "regress": {"layers": 3, "neighbours": 12, "absolute": True},
 }
+# A density has few numbers to learn, and few shapes give few steps. That of a property goes slower: targets are fitted
+# from the first step on, and a fast density would break what the weights have not had the time to learn.
+_DENSITY_LEARNING_RATES = {"classify": 60.0, "regress": 3.0}
 _LARGEST_WIDTH = 16
 
 
@@ -83,7 +84,7 @@ class Train(Clouds, TrainingCommand):
         if (self.task == "regress") != (self.target is not None):
             raise DataError("options", "--task regress and --target go together")
         self._axis()
-        return dataclasses.replace(super().settings(), density_learning_rate=_DENSITY_LEARNING_RATE)
+        return dataclasses.replace(super().settings(), density_learning_rate=_DENSITY_LEARNING_RATES[self.task])
 
     def _axis(self) -> list[float] | None:
         """The direction asked for; None to learn it."""

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.spatial.transform import Rotation
 
 from parteq.apps.points import samples
 from parteq.core.axis import Axis
@@ -283,3 +284,19 @@ def test_two_processes_give_the_numbers_of_one(clouds, tmp_path):
         subprocess.run([sys.executable, *start, *words, *json_file], check=True, timeout=300, env=environment)
     scores = [json.loads((tmp_path / f"{run}.json").read_text()) for run in starts]
     assert scores[0] == pytest.approx(scores[1])
+
+
+@pytest.mark.slow
+def test_a_property_along_an_axis_shows_the_axis(parteq, tmp_path):
+    rng = np.random.default_rng(0)
+    normal = np.array([1, 2, 2]) / 3
+    turns = Rotation.random(800, random_state=1).as_matrix()
+    points = rng.standard_normal((800, 20, 3)) * rng.uniform(0.5, 1.5, (800, 1, 3)) @ turns
+    heights = ((points - points.mean(1, keepdims=True)) @ normal).var(1)
+    data, run, out = tmp_path / "heights.npz", tmp_path / "run", tmp_path / "degree.json"
+    np.savez(data, points=points.astype(np.float32), targets=heights[:, None], target_names=["height"])
+    words = ["--task", "regress", "--target", "height", "--epochs", "20", "--out", run, "--quiet"]
+    assert parteq("points", "train", "--data", data, *words)[0] == 0
+    assert parteq("degree", "--run", run, "--json", out)[0] == 0
+    layer = json.loads(out.read_text())["layers"][0]
+    assert abs(np.dot(layer["axis"], normal)) > np.cos(np.radians(5))

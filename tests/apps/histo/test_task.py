@@ -61,8 +61,10 @@ def test_an_impossible_limit_names_the_data(tmp_path):
 
 
 def test_shared_groups_are_refused(tmp_path):
-    data = save(tmp_path / "a.npz", dataset())
+    data, same = (save(tmp_path / name, dataset()) for name in ("a.npz", "b.npz"))
     with pytest.raises(DataError, match="20 groups are in both"):
+        task.open_for_training(data, same, None, seed=0)
+    with pytest.raises(DataError, match=r"a\.npz: is what is trained on"):
         task.open_for_training(data, data, None, seed=0)
 
 
