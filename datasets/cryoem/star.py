@@ -32,8 +32,8 @@ _FLOAT = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+
 # Text that needs no quotes; RELION writes lists in brackets bare.
 _BARE = re.compile(r"(?!(data_|save_|loop_|stop_|global_))[^\s\"'_#;$][!-~\u00a1-\U0010ffff]*", re.IGNORECASE)
 _ROWS_AT_A_TIME = 10_000
-# gemmi reads ASCII alone: what else there is in names stands for it so.
-_FOREIGN = re.compile(r"[^\x00-\x7f]")
+# gemmi reads ASCII alone: ~u…~ with its number stands for any other character, and for a ~ that would be mistaken.
+_FOREIGN = re.compile(r"[^\x00-\x7f]|~(?=u[0-9a-f]{1,6}~)")
 _STAND_IN = re.compile(r"~u([0-9a-f]{1,6})~")
 
 
@@ -74,7 +74,7 @@ def read_star(path: str | os.PathLike[str]) -> StarFile:
         where = re.sub(r"^(?:data|string):(\d+)(:\d+\(\d+\))?", r"line \1", str(error))
         raise DataError(path, f"is not a STAR file ({where})") from error
     # gemmi calls a block without a name " ".
-    blocks = {block.name.strip(): _block(path, block) for block in document}
+    blocks = {_restored(block.name.strip()): _block(path, block) for block in document}
     if not blocks:
         raise DataError(path, "is not a STAR file: it has no data_ block")
     return StarFile(blocks)
@@ -87,7 +87,7 @@ def _block(path: Path, block: cif.Block) -> Block:
     for item in block:
         if item.pair is not None:
             name, text = cast("list[str]", item.pair)
-            pairs[name[1:]] = _typed(name, [_unquoted(text)]).tolist()[0]
+            pairs[_restored(name[1:])] = _typed(name, [_unquoted(text)]).tolist()[0]
         elif item.loop is not None:
             loops += 1
             tags = item.loop.tags
@@ -97,14 +97,18 @@ def _block(path: Path, block: cif.Block) -> Block:
         return pairs
     if pairs or loops > 1:
         raise DataError(path, f"data_{block.name.strip()} holds more than one table")
-    columns = {tag[1:]: _typed(tag, [_unquoted(text) for text in block.find_loop(tag)]) for tag in tags}
+    columns = {_restored(tag[1:]): _typed(tag, [_unquoted(text) for text in block.find_loop(tag)]) for tag in tags}
     return pd.DataFrame(columns)
 
 
 def _unquoted(text: str) -> str:
     """A value without the quotes around it; what is not quoted stays as it is, "." and "?" too."""
-    bare = cif.as_string(text) if text[0] in "'\";" else text
-    return _STAND_IN.sub(lambda found: chr(int(found[1], 16)), bare)
+    return _restored(cif.as_string(text) if text[0] in "'\";" else text)
+
+
+def _restored(text: str) -> str:
+    """A text with the characters that gemmi does not read."""
+    return _STAND_IN.sub(lambda found: chr(int(found[1], 16)), text) if "~u" in text else text
 
 
 def _typed(name: str, texts: list[str]) -> NDArray[Any]:
