@@ -17,16 +17,19 @@ _CHUNK = 2**22
 _DARKEST = 2**14  # cameras of up to 14 bits stay below it
 
 
-def check_range(brightest: int, path: str | os.PathLike[str]) -> None:
+def check_range(pixels: NDArray[Any], path: str | os.PathLike[str]) -> None:
     """Refuses uint16 pixels of a camera of fewer bits: scaled from 0…65535 they would lose most of their levels.
 
     Args:
-        brightest: the highest value of all pixels of a data set.
+        pixels: of a whole data set, or the highest of each image; what is not uint16 has no such range.
         path: the file or folder named in the error.
 
     Raises:
-        DataError: it is not 0, and below 2¹⁴.
+        DataError: the highest is not 0, and below 2¹⁴.
     """
+    if not _is_uint16(pixels):
+        return
+    brightest = int(pixels.max(initial=0))
     if 0 < brightest < _DARKEST:
         raise DataError(path, f"16-bit pixels reach only {brightest} of 65535: scale them up, or save 8 bits")
 
@@ -43,7 +46,7 @@ def to_uint8(pixels: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[np.u
     """
     if pixels.dtype == np.uint8:
         return pixels
-    if pixels.dtype.kind not in "bf" and not (pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2):
+    if pixels.dtype.kind not in "bf" and not _is_uint16(pixels):
         raise DataError(path, f"pixels are {pixels.dtype}: save uint8, uint16, bool, or floats in 0…1")
     scaled = np.empty(pixels.shape, np.uint8)
     flat_in, flat_out = pixels.reshape(-1), scaled.reshape(-1)
@@ -61,3 +64,8 @@ def to_uint8(pixels: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[np.u
             levels = np.rint(part.astype(np.float32) * 255)
         flat_out[start : start + _CHUNK] = levels
     return scaled
+
+
+def _is_uint16(pixels: NDArray[Any]) -> bool:
+    """Of either byte order."""
+    return pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2

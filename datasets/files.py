@@ -21,8 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         DataError: if the folder does not exist or cannot be written to; for a device, a pipe or the like.
     """
-    if path.exists() and not path.is_file():
-        raise DataError(path, "is no regular file, which could be replaced")
+    _check_replaceable(path)
     path = path.resolve()
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -45,12 +44,17 @@ def check_file(path: Path) -> None:
     """
     if path.is_dir():
         raise DataError(path, "is a folder, and a file is to be written")
-    if path.exists() and not path.is_file():
-        raise DataError(path, "is no regular file, which could be replaced")
+    _check_replaceable(path)
     if not path.parent.is_dir():
         raise DataError(path, f"cannot be written: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise DataError(path, f"cannot be written: nothing may be written to {path.parent}")
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuses a device, a pipe or the like: a file in its place would be its end."""
+    if path.exists() and not path.is_file():
+        raise DataError(path, "is no regular file, which could be replaced")
 
 
 def check_folder(path: Path) -> None:

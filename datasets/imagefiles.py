@@ -120,8 +120,8 @@ def _check_depth(source: str | os.PathLike[str], files: Sequence[Path]) -> None:
         with _opened(files[number]) as image:
             if image.mode not in _DEEP_GREY:
                 return
-            brightest.append(int(np.asarray(image).astype(np.uint16).max()))
-    check_range(max(brightest), source)
+            brightest.append(np.asarray(image).astype(np.uint16).max())
+    check_range(np.array(brightest), source)
 
 
 def _bad_files(files: Sequence[Path]) -> dict[Path, str]:

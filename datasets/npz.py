@@ -247,8 +247,7 @@ def read_npz(path: str | os.PathLike[str], split: str = "train", *, labelled: bo
         images = file.read(f"{prefix}images")
     if not has_channels:
         images = images[..., None]
-    if images.dtype.kind == "u" and images.dtype.itemsize == 2:
-        check_range(int(images.max(initial=0)), file.path)
+    check_range(images, file.path)
     pixels = np.moveaxis(to_uint8(images, file.path), -1, 1)
     # Counted only now: the number of images that a header claims need not be true.
     labels, classes = labelling or unlabelled(len(pixels))

@@ -196,8 +196,12 @@ def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:
 def _option_names(kind: type[Command]) -> set[str]:
     """The options of a command, as a file of them would write them."""
     hints = get_type_hints(kind, include_extras=True)
-    given = {field.name: getattr(hints[field.name], "__metadata__", ()) for field in fields(kind)}
-    return {next((part.name for part in parts if getattr(part, "name", None)), name) for name, parts in given.items()}
+    names = set()
+    for field in fields(kind):
+        # Such as `from`, which is no name for a field.
+        given = [getattr(part, "name", None) for part in getattr(hints[field.name], "__metadata__", ())]
+        names.add(next(filter(None, given), field.name))
+    return names
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class Command(ABC):
 
     example: ClassVar[str]
     """A call that `--help` ends with."""
+    files: ClassVar[Sequence[str]] = ("json", "out", "plot", "geojson")
+    """The options that name files to be written, by whichever command has them."""
 
     seed: int = 0
     """Seed of every random choice."""
@@ -69,7 +71,7 @@ class Command(ABC):
         if folder is not None:
             check_folder(folder)
         seen: dict[Path, str] = {}
-        for name in ("json", "out", "plot", "geojson"):
+        for name in self.files:
             path = getattr(self, name, None)
             if path is None:
                 continue

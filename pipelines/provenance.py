@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,25 +53,26 @@ def warn_of_known(
     """
     for part, word in (("training", "trained"), ("validation", "validated")):
         earlier = run_data.get(part)
-        if isinstance(earlier, dict):
-            for reason in _reasons(earlier, dataset, groups, divided):
-                warnings.warn(f"{dataset.source}: the run was {word} on {reason}: others may score lower", stacklevel=2)
-                return
+        known = _known_part(earlier, dataset, groups, divided) if isinstance(earlier, dict) else None
+        if known is not None:
+            warnings.warn(f"{dataset.source}: the run was {word} on {known}: others may score lower", stacklevel=2)
+            return
 
 
-def _reasons(
+def _known_part(
     earlier: dict[str, Any], dataset: ImageDataset | PointClouds, groups: NDArray[Any] | None, divided: bool
-) -> Iterator[str]:
-    """In what way data are known; nothing if they are not."""
+) -> str | None:
+    """What of the data was seen earlier, in words; None if nothing was."""
     # Numbers are compared first, since a fingerprint takes reading the data.
     if earlier.get("n") == len(dataset) and earlier.get("fingerprint") == dataset.fingerprint():
-        yield "exactly these"
+        return "exactly these"
     if groups is not None and earlier.get("group_hashes"):
         found = {_short_hash(str(group)) for group in groups.tolist()}
-        if shared := found & set(earlier["group_hashes"]):
-            yield f"{len(shared)} of their {len(found)} groups"
-    elif not divided and Path(str(earlier.get("source"))).resolve() == Path(dataset.source).resolve():
-        yield "some of these"
+        shared = found & set(earlier["group_hashes"])
+        return f"{len(shared)} of their {len(found)} groups" if shared else None
+    if not divided and "source" in earlier and Path(str(earlier["source"])).resolve() == dataset.source.resolve():
+        return "some of these"
+    return None
 
 
 def _short_hash(name: str) -> str:

@@ -126,8 +126,7 @@ def lengths(data: Dataset[Any]) -> tuple[float, float]:
     spreads, reaches = [], []
     for index in range(count):
         positions, size, _, neighbours, *_ = data[index]
-        points = positions[: int(size)]
-        points = points.double()  # squares of what 32 bits hold are beyond them
+        points = positions[: int(size)].double()  # squares of what 32 bits hold are beyond them
         spreads.append((points - points.mean(0)).square().sum(-1).mean().sqrt())
         if neighbours.shape[1]:
             # Neighbours come nearest first; small clouds have fewer than asked for.

@@ -24,7 +24,19 @@ from torch import Tensor
 
 from parteq.datasets.cryoem.projection import half_plane
 
-__all__ = ["CTFParameters", "contrast_transfer", "contrast_transfer_at", "wavelength_in_angstroms"]
+__all__ = ["RANGES", "CTFParameters", "contrast_transfer", "contrast_transfer_at", "wavelength_in_angstroms"]
+
+RANGES = {
+    "defocus_u_in_angstroms": ("a defocus", -1e6, 1e6, "Å"),
+    "defocus_v_in_angstroms": ("a defocus", -1e6, 1e6, "Å"),
+    "defocus_angle_in_degrees": ("a defocus angle", -1e4, 1e4, "°"),
+    "voltage_in_kilovolts": ("a voltage", 1.0, 1e4, "kV"),
+    "spherical_aberration_in_millimetres": ("a spherical aberration", -1e3, 1e3, "mm"),
+    "amplitude_contrast": ("an amplitude contrast", -1.0, 1.0, ""),
+    "phase_shift_in_degrees": ("a phase shift", -1e4, 1e4, "°"),
+}
+"""What each parameter of a microscope is called, the least and the most that it can be, and its unit. Beyond, numbers
+of a file are in another unit, or overflow."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pandas as pd
 from jaxtyping import Float64
 from numpy.typing import ArrayLike, NDArray
 
-from parteq.datasets.cryoem.ctf import CTFParameters
+from parteq.datasets.cryoem.ctf import RANGES, CTFParameters
 from parteq.datasets.cryoem.dialects import (
     ORIGINS_IN_ANGSTROMS,
     ORIGINS_IN_PIXELS,
@@ -53,16 +53,6 @@ _OPTICS_OF_CTF = {
     "rlnAmplitudeContrast": "amplitude_contrast",
 }
 
-# What a microscope can have: the least and the most. Beyond, numbers are in another unit, or overflow.
-_RANGES = {
-    "defocus_u_in_angstroms": ("a defocus", -1e6, 1e6, "Å"),
-    "defocus_v_in_angstroms": ("a defocus", -1e6, 1e6, "Å"),
-    "defocus_angle_in_degrees": ("a defocus angle", -1e4, 1e4, "°"),
-    "phase_shift_in_degrees": ("a phase shift", -1e4, 1e4, "°"),
-    "voltage_in_kilovolts": ("a voltage", 1.0, 1e4, "kV"),
-    "spherical_aberration_in_millimetres": ("a spherical aberration", -1e3, 1e3, "mm"),
-    "amplitude_contrast": ("an amplitude contrast", -1.0, 1.0, ""),
-}
 _FARTHEST_ORIGIN = 1e5  # Å
 _SIGN = "cs/blob/sign"  # as `parteq.datasets.cryoem.cryosparc` keeps it: −1 where particles are dark
 
@@ -222,7 +212,7 @@ class Particles:
         lost = [column for column, name in _OPTICS_OF_CTF.items() if found[name] is None]
         if lost:
             raise DataError(self.source, f"gives defocus, but has lost {', '.join(lost)}")
-        for name, (what, least, most, unit) in _RANGES.items():
+        for name, (what, least, most, unit) in RANGES.items():
             values = found[name]
             assert values is not None
             self._check_range(what, values, least, most, unit)

@@ -17,6 +17,7 @@ from parteq.pipelines.training import TrainingCommand
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.utils.data import Dataset
 
     from parteq.apps.points.models import PointNetwork
     from parteq.core.training import Settings
@@ -125,20 +126,9 @@ class Train(Clouds, TrainingCommand):
             held_out, _ = task.answers(validation, self.target)
             torch.manual_seed(self.seed)
             model, state = self.new_model(training, wanted), None
-            largest = max(int(clouds.sizes.max()) for clouds in (training, validation))
-            if model.whole and largest > self.points:
-                raise DataError(
-                    self.data,
-                    f"has clouds of up to {largest} points, of which none may be left out: --points {largest}",
-                )
-            points = min(self.points, largest)
+            points = self._points_of(model, training, validation)
             data = task.samples_for(model, training, points, wanted)
-            lengths = task.lengths(data)
-            if not min(lengths) > 0:
-                raise DataError(self.data, "has clouds without extent: in most, points coincide")
-            if not 1e-12 < min(lengths) <= max(lengths) < 1e12:
-                raise DataError(self.data, f"has clouds of a size of {lengths[0]:.2g}: take another unit of length")
-            model.set_lengths(*lengths)
+            model.set_lengths(*self._lengths(data))
             checked = task.samples_for(model, validation, points, held_out)
             parts = {"training": training, "validation": validation}
             run = self.begin({name: describe(part, part.families) for name, part in parts.items()})
@@ -186,6 +176,29 @@ class Train(Clouds, TrainingCommand):
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "seconds": time.monotonic() - began,
         }
+
+    def _points_of(self, model: PointNetwork, *parts: PointClouds) -> int:
+        """How many points are taken of the largest cloud.
+
+        Raises:
+            DataError: some of it would be left out, where every point counts.
+        """
+        largest = max(int(clouds.sizes.max()) for clouds in parts)
+        if model.whole and largest > self.points:
+            reason = f"has clouds of up to {largest} points, of which none may be left out: --points {largest}"
+            raise DataError(self.data, reason)
+        return min(self.points, largest)
+
+    def _lengths(self, data: Dataset[Any]) -> tuple[float, float]:
+        """See `parteq.apps.points.task.lengths`. Raises DataError: 32 bits do not hold their squares."""
+        from parteq.apps.points.task import lengths
+
+        found = lengths(data)
+        if not min(found) > 0:
+            raise DataError(self.data, "has clouds without extent: in most, points coincide")
+        if not 1e-12 < min(found) <= max(found) < 1e12:
+            raise DataError(self.data, f"has clouds of a size of {found[0]:.2g}: take another unit of length")
+        return found
 
     def new_model(self, training: PointClouds, wanted: Tensor) -> PointNetwork:
         """A network with random weights for these clouds and what is to be said of them, see `task.answers`."""

@@ -2,7 +2,7 @@
 
 A test that asks for ``plane``, ``space`` or ``group`` (both) runs once for each group of the lists below; one that
 also asks for ``band`` gets the frequency to use with it. ``--group NAME`` (as often as wanted) and ``--band L`` replace
-them.
+them. A test marked ``only(which)`` runs for those groups alone of which that is true.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             continue
         for name in [name for name in chosen if _known(name, make)] if chosen else names:
             group = make(name)
+            if not all(mark.args[0](group) for mark in metafunc.definition.iter_markers("only")):
+                continue
             values = [group]
             if "band" in metafunc.fixturenames:
                 values.append(BANDS[group.dimension] if band is None else band)

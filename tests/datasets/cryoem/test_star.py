@@ -175,7 +175,9 @@ def test_real_files_come_back(shared_data: Path, tmp_path: Path) -> None:
 
 def test_names_of_any_alphabet(tmp_path: Path) -> None:
     path = tmp_path / "a.star"
-    path.write_text("\ufeffdata_particles\n\nloop_\n_rlnMicrographName\nMüller_001.mrc\n'Å b'\n~u41~\n", encoding="utf-8")
+    path.write_text(
+        "\ufeffdata_particles\n\nloop_\n_rlnMicrographName\nMüller_001.mrc\n'Å b'\n~u41~\n", encoding="utf-8"
+    )
     star = read_star(path)
     assert star.table("particles")["rlnMicrographName"].tolist() == ["Müller_001.mrc", "Å b", "~u41~"]
     write_star(path, star)
