@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import roma
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from parteq.apps.cryoem.expectation import expectation_maximisation
+from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.passes import Data, Progress, each_batch
 from parteq.apps.cryoem.reconstruction import Reconstruction
 from parteq.apps.cryoem.shells import Shells
+from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, axes_of_map
 from parteq.core.distributed import total
 from parteq.datasets.cryoem.projection import phase_ramp
 
-__all__ = ["IDENTITY", "Poses", "map_of_poses", "propose", "refine", "refine_with_map", "weigh"]
+__all__ = ["Poses", "map_of_poses", "propose", "refine", "refine_with_map", "weigh"]
 
-IDENTITY = torch.eye(3)[None]
-"""What turns a particle without symmetry onto itself."""
-
-_ROUNDS = 4
+_ROUNDS = 10
+_MOMENTUM = 0.7
+_JUMP, _STILL = math.radians(10), math.radians(0.2)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class Poses:
 
     rotations: Float[Tensor, "n 3 3"]
     shifts: Float[Tensor, "n 2"]
+
+    def towards(self, others: Poses, limit: float = math.inf) -> Float[Tensor, "n 5"]:
+        """Rotation vectors ω and moves that lead to others, exp(ω) R; none where the turn is beyond a limit."""
+        turns = roma.rotmat_to_rotvec(others.rotations @ self.rotations.mT)
+        change = torch.cat([turns, others.shifts - self.shifts], 1)
+        return change * (turns.norm(dim=1, keepdim=True) < limit)
+
+    def moved(self, change: Float[Tensor, "n 5"]) -> Poses:
+        """Poses changed by rotation vectors and moves."""
+        return Poses(turned_by_vector(self.rotations, change[:, :3]), self.shifts + change[:, 3:])
 
     def subset(self, indices: Int[Tensor, " some"]) -> Poses:
         """Those of some of the particles."""
@@ -104,13 +117,18 @@ def refine(
     return Poses(*each_batch(moved, data, device, poses.rotations, poses.shifts, progress=progress))
 
 
-def map_of_poses(model: PoseInference, data: Data, poses: Poses, device: torch.device) -> Float[Tensor, "box box box"]:
-    """The map, on the model's box and in units of the samples, of images at these poses."""
+def map_of_poses(
+    model: PoseInference, data: Data, poses: Poses, device: torch.device, frame: SymmetryFrame = NO_SYMMETRY
+) -> Float[Tensor, "box box box"]:
+    """The map, on the model's box and in units of the samples, of images at these poses and their symmetry copies."""
     reconstruction = Reconstruction(model.disc.box, device=device)
+    frequencies = model.disc.frequencies
+    copies = list(zip(frame.turns.to(device), frame.moves.to(device), strict=True))
 
     def insert(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
-        unshifted = samples * phase_ramp(-shifts, model.disc.frequencies)
-        reconstruction.insert_samples(model.disc.frequencies, unshifted * transfer, transfer.square(), rotations)
+        for turn, move in copies:
+            unshifted = samples * phase_ramp(-shifts - (rotations @ move)[:, :2], frequencies)
+            reconstruction.insert_samples(frequencies, unshifted * transfer, transfer.square(), rotations @ turn)
         return ()
 
     each_batch(insert, data, device, poses.rotations, poses.shifts)
@@ -119,19 +137,34 @@ def map_of_poses(model: PoseInference, data: Data, poses: Poses, device: torch.d
 
 
 def refine_with_map(
-    model: PoseInference, data: Data, poses: Poses, device: torch.device, rounds: int = _ROUNDS
-) -> tuple[Poses, Float[Tensor, "box box box"]]:
-    """Poses and the map they make: first all rotations are weighed, then poses and map are refined by turns.
+    model: PoseInference,
+    data: Data,
+    poses: Poses,
+    device: torch.device,
+    symmetry: str = "C1",
+    rounds: int = _ROUNDS,
+) -> tuple[Poses, Float[Tensor, "box box box"], SymmetryFrame]:
+    """Poses, the map they make and its axes: first all rotations are weighed, then poses and map refined by turns.
 
-    Of the poses given only the map that they make at low resolution and the shifts are gone on from.
+    Of the poses given only the map that they make at low resolution and the shifts are gone on from. A map that is
+    bent, as a coarse grid bends it where views are uneven, holds poses to its bends, and they it: by turns alone both
+    would take dozens of rounds to straighten. So the map of a round is made of poses that go on in the direction in
+    which they went before (Nesterov's momentum). It ends once half of the poses stand still. The axes of a symmetric
+    particle are looked for once, after the weighing; from then on the map has its symmetry about them.
     """
     volume = map_of_poses(model, data, poses, device)
     poses = Poses(*expectation_maximisation(model.disc, volume, data, poses.shifts, device))
-    volume = map_of_poses(model, data, poses, device)
-    for _ in range(rounds):
-        poses = refine(model, volume, data, poses, device)
-        volume = map_of_poses(model, data, poses, device)
-    return poses, volume
+    frame = NO_SYMMETRY if symmetry == "C1" else axes_of_map(map_of_poses(model, data, poses, device), symmetry)
+    ahead = poses
+    for number in range(rounds):
+        volume = map_of_poses(model, data, ahead, device, frame)
+        before, poses = poses, refine(model, volume, data, ahead, device)
+        change = before.towards(poses, _JUMP)
+        if change[:, :3].norm(dim=1).median() < _STILL:
+            break
+        # The first step leads off the grid, and nowhere else.
+        ahead = poses.moved(_MOMENTUM * change) if number else poses
+    return poses, map_of_poses(model, data, poses, device, frame), frame
 
 
 def weigh(
@@ -140,7 +173,7 @@ def weigh(
     data: Data,
     poses: Poses,
     device: torch.device,
-    turns: Float[Tensor, "order 3 3"] = IDENTITY,
+    frame: SymmetryFrame = NO_SYMMETRY,
 ) -> Float[Tensor, " n"]:
     """How probable it is that each rotation is right to 15°, given the map; see `parteq.apps.cryoem.matching`.
 
@@ -152,7 +185,7 @@ def weigh(
         data: the particles.
         poses: of them.
         device: where to compute.
-        turns: after which the particle is as it was, the identity among them: poses right up to one are right.
+        frame: of the axes of the map: poses that are right up to its symmetry are right.
     """
     matching, shells = Matching(volume.to(device), model.disc), Shells(model.disc, device)
 
@@ -163,6 +196,6 @@ def weigh(
     noise = shells.spread(left.mean(0).to(device)).clamp_min(1e-6)
 
     def weight(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
-        return (matching.confidence(samples, transfer, rotations, shifts, noise, turns),)
+        return (matching.confidence(samples, transfer, rotations, shifts, noise, frame.turns),)
 
     return each_batch(weight, data, device, poses.rotations, poses.shifts)[0]

@@ -24,14 +24,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from parteq.apps.cryoem.diagnosis import correlations_after_turns
-from parteq.apps.cryoem.estimation import IDENTITY, Poses, map_of_poses, refine, refine_with_map, weigh
+from parteq.apps.cryoem.estimation import Poses, map_of_poses, refine, refine_with_map, weigh
 from parteq.apps.cryoem.expectation import expectation_maximisation
 from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import CONFIDENT_DEGREES, rotation_grid
 from parteq.apps.cryoem.passes import Data, some_of
 from parteq.apps.cryoem.pose_metrics import pose_errors
-from parteq.apps.cryoem.symmetry_axes import turns_onto_itself
+from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 
 __all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable"]
 
@@ -101,7 +101,7 @@ def refine_until_reliable(
         poses: to begin with.
         device: where to compute.
         seed: of what is left to chance.
-        symmetry: the point group of the particle; a pose is as right as its copies.
+        symmetry: the point group of the particle: its map is made to have it, and a pose is as right as its copies.
 
     Returns:
         Of what was found that of the greatest agreement.
@@ -117,9 +117,8 @@ def refine_until_reliable(
 
 
 def _refined(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int, symmetry: str) -> Found:
-    refined, volume = refine_with_map(model, data, poses, device)
-    turns = turns_onto_itself(volume, symmetry)
-    confidence = confidence_across_halves(model, data, refined, device, seed, turns)
+    refined, volume, frame = refine_with_map(model, data, poses, device, symmetry)
+    confidence = confidence_across_halves(model, data, refined, device, seed, frame)
     reliability = Reliability(half_agreement(model, data, refined, device, seed), float(confidence.mean()))
     return Found(refined, volume, confidence * reliability.factor, reliability)
 
@@ -130,7 +129,7 @@ def confidence_across_halves(
     poses: Poses,
     device: torch.device,
     seed: int = 0,
-    turns: Float[Tensor, "order 3 3"] = IDENTITY,
+    frame: SymmetryFrame = NO_SYMMETRY,
 ) -> Float[Tensor, " n"]:
     """How probable it is that each rotation is right to 15°, given the map that the other half of the particles makes.
 
@@ -140,13 +139,13 @@ def confidence_across_halves(
         poses: found for them.
         device: where to compute.
         seed: of the halves.
-        turns: after which the particle is as it was, see `weigh`.
+        frame: of the axes of the map that all make, see `weigh`.
     """
     order = torch.randperm(len(poses.rotations), generator=torch.Generator().manual_seed(seed))
     found = torch.empty(len(order))
     for one, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
-        volume = map_of_poses(model, some_of(data, other), poses.subset(other), device)
-        found[one] = weigh(model, volume, some_of(data, one), poses.subset(one), device, turns)
+        volume = map_of_poses(model, some_of(data, other), poses.subset(other), device, frame)
+        found[one] = weigh(model, volume, some_of(data, one), poses.subset(one), device, frame)
     return found
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from parteq.apps.cryoem.pointgroups import point_group
 
-__all__ = ["SymmetryFrame", "find_axes", "turns_onto_itself"]
+__all__ = ["NO_SYMMETRY", "SymmetryFrame", "axes_of_map", "find_axes"]
 
 Volume = Float[np.ndarray, "box box box"]
 Points = Float[np.ndarray, "points 3"]
@@ -41,11 +41,33 @@ class SymmetryFrame:
         matrix: G.
         offset_in_voxels: t, (x, y, z) from the voxel D // 2.
         correlation: of the map with its symmetry copies in this frame, their mean; low if it has no such symmetry.
+        symmetry: the point group.
     """
 
     matrix: Float[np.ndarray, "3 3"]
     offset_in_voxels: Float[np.ndarray, "3"]
     correlation: float
+    symmetry: str
+
+    @property
+    def turns(self) -> Float[Tensor, "order 3 3"]:
+        """M = G S Gᵀ, the identity first: about t the map is the same after them."""
+        return torch.from_numpy(self.matrix @ point_group(self.symmetry) @ self.matrix.T).float()
+
+    @property
+    def moves(self) -> Float[Tensor, "order 3"]:
+        """(1 − M) t in voxels: at the pose R M, its centre P R (1 − M) t further, the map gives the image of pose R."""
+        centre = torch.from_numpy(self.offset_in_voxels).float()
+        return centre - self.turns @ centre
+
+    @property
+    def found(self) -> bool:
+        """Whether the map has the symmetry, to all appearances."""
+        return self.correlation >= _SYMMETRIC
+
+
+NO_SYMMETRY = SymmetryFrame(np.eye(3), np.zeros(3), 1.0, "C1")
+"""Of a particle that no turn takes onto itself."""
 
 
 def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
@@ -56,7 +78,7 @@ def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
     """
     group = point_group(symmetry)[1:]
     if len(group) == 0:
-        return SymmetryFrame(np.eye(3), np.zeros(3), 1.0)
+        return NO_SYMMETRY
     small = _reduced(volume)
     angles = np.round(Rotation.from_matrix(group).magnitude(), 6)
     # The rotations by the smallest angle are those of the highest order; those of a few others settle the turn.
@@ -77,24 +99,21 @@ def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
     if not np.allclose(some @ axis, axis):
         kept = [frame @ turn for frame in kept for turn in turns]
     ranked = sorted(kept, key=lambda frame: -alike(frame, some))[:_KEPT]
-    found = max((_settled(small, frame, some) for frame in ranked), key=lambda frame: frame.correlation)
-    if found.correlation < _SYMMETRIC:
+    matrix, centre, correlation = max((_settled(small, frame, some) for frame in ranked), key=lambda found: found[2])
+    frame = SymmetryFrame(matrix, centre * len(volume) / len(small), correlation, symmetry)
+    if not frame.found:
         warnings.warn(
-            f"the map correlates with its symmetry copies by {found.correlation:.2f} only: "
+            f"the map correlates with its symmetry copies by {correlation:.2f} only: "
             f"it may not have the symmetry {symmetry}",
             stacklevel=2,
         )
-    scale = len(volume) / len(small)
-    return SymmetryFrame(found.matrix, found.offset_in_voxels * scale, found.correlation)
+    return frame
 
 
-def turns_onto_itself(volume: Float[Tensor, "box box box"], symmetry: str) -> Float[Tensor, "order 3 3"]:
-    """The rotations M = G S Gᵀ after which a map of a point group is as it was; poses R and R M give the same image.
-
-    The identity stands first, and alone for C1. Raises and warns as :func:`find_axes`.
-    """
+def axes_of_map(volume: Float[Tensor, "box box box"], symmetry: str) -> SymmetryFrame:
+    """As :func:`find_axes`; of a map that does not have the symmetry, ``NO_SYMMETRY`` after the warning."""
     frame = find_axes(volume.cpu().numpy(), symmetry)
-    return torch.from_numpy(frame.matrix @ point_group(symmetry) @ frame.matrix.T).float()
+    return frame if frame.found else NO_SYMMETRY
 
 
 def _reduced(volume: Volume) -> Volume:
@@ -150,8 +169,10 @@ def _half_sphere(count: int) -> Float[np.ndarray, "count 3"]:
     return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
 
 
-def _settled(volume: Volume, matrix: Float[np.ndarray, "3 3"], elements: Float[np.ndarray, "n 3 3"]) -> SymmetryFrame:
-    """The frame with its centre, moved to the highest correlation of the map with its copies."""
+def _settled(
+    volume: Volume, matrix: Float[np.ndarray, "3 3"], elements: Float[np.ndarray, "n 3 3"]
+) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"], float]:
+    """The frame with its centre, moved to the highest correlation of the map with its copies, and that."""
     box = len(volume)
     places = _places(box)
     points = places[np.linalg.norm(places, axis=1) < box / 2][::2]
@@ -176,6 +197,4 @@ def _settled(volume: Volume, matrix: Float[np.ndarray, "3 3"], elements: Float[n
     simplex = np.concatenate([np.zeros((1, 6)), np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])])
     options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-5, "maxfev": 250}
     best = optimize.minimize(lambda values: -correlation(values), np.zeros(6), method="Nelder-Mead", options=options).x
-    return SymmetryFrame(
-        Rotation.from_rotvec(best[:3] / box).as_matrix() @ matrix, centre + best[3:], correlation(best)
-    )
+    return Rotation.from_rotvec(best[:3] / box).as_matrix() @ matrix, centre + best[3:], correlation(best)

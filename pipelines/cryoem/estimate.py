@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from parteq.apps.cryoem.estimation import Poses
     from parteq.apps.cryoem.inference import PoseInference
     from parteq.apps.cryoem.samples import ParticleSamples
+    from parteq.apps.cryoem.symmetry_axes import SymmetryFrame
 
 __all__ = ["Estimate"]
 
@@ -70,9 +71,9 @@ class Estimate(ParticlesInput, RunCommand):
             samples = ParticleSamples(particles, disc, model.config["scale"])
             self._check_scale(samples.pixel_size, model.config["pixel_size"])
             volume = self._volume(model)
-            turns = self._turns(volume)
+            frame = self._axes(volume)
             with torch.no_grad():
-                found = self._parts(model, volume, samples, device, turns)
+                found = self._parts(model, volume, samples, device, frame)
             reliability = read_reliability(self.run_path)
             if reliability is not None:
                 found["confidence"] *= reliability.factor
@@ -114,19 +115,19 @@ class Estimate(ParticlesInput, RunCommand):
             raise DataError(path, f"has {len(volume)} voxels along an edge, the run {model.disc.box}")
         return torch.from_numpy(volume) / (model.disc.box * model.config["scale"])
 
-    def _turns(self, volume: Tensor) -> Tensor:
-        """The rotations after which the map is as it was, by the symmetry that the run was told."""
-        from parteq.apps.cryoem.symmetry_axes import turns_onto_itself
+    def _axes(self, volume: Tensor) -> SymmetryFrame:
+        """The axes of the map, by the symmetry that the run was told."""
+        from parteq.apps.cryoem.symmetry_axes import axes_of_map
         from parteq.pipelines.run import Run
 
         run = Run.open(self.run_path)
         try:
-            return turns_onto_itself(volume, str(run.options.get("symmetry", "C1")))
+            return axes_of_map(volume, str(run.options.get("symmetry", "C1")))
         except ValueError as error:
             raise DataError(self.run_path / "config.toml", str(error)) from error
 
     def _parts(
-        self, model: PoseInference, volume: Tensor, samples: ParticleSamples, device: torch.device, turns: Tensor
+        self, model: PoseInference, volume: Tensor, samples: ParticleSamples, device: torch.device, frame: SymmetryFrame
     ) -> dict[str, np.ndarray]:
         """Rotations, shifts and confidence of all, as they come; what is done is kept on the disk."""
         import torch
@@ -146,7 +147,7 @@ class Estimate(ParticlesInput, RunCommand):
                 parts = [samples.batch(part) for part in np.array_split(indices, math.ceil(len(indices) / 256))]
                 data = TensorDataset(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
                 poses = self._estimate(model, volume, data, device)
-                confidence = weigh(model, volume, data, poses, device, turns)
+                confidence = weigh(model, volume, data, poses, device, frame)
                 for name, tensor in zip(names, (poses.rotations, poses.shifts, confidence), strict=True):
                     found[name][indices] = tensor.numpy()
                 if is_main():

@@ -315,7 +315,7 @@ class _Training:
 
         from parteq.apps.cryoem.estimation import map_of_poses, weigh
         from parteq.apps.cryoem.halves import refine_until_reliable
-        from parteq.apps.cryoem.symmetry_axes import turns_onto_itself
+        from parteq.apps.cryoem.symmetry_axes import axes_of_map
 
         model.to(self.device)
         diagnosis = self._diagnosis(model)
@@ -326,8 +326,8 @@ class _Training:
                 found = refine_until_reliable(model, self.data, poses, self.device, seed, symmetry)
                 return _Ending(found.poses, found.volume, found.confidence.numpy(), diagnosis, found.reliability)
             volume = map_of_poses(model, self.data, self._known(), self.device)
-            turns = turns_onto_itself(volume, self.command.symmetry)
-            confidence = weigh(model, volume, self.data, poses, self.device, turns)
+            frame = axes_of_map(volume, self.command.symmetry)
+            confidence = weigh(model, volume, self.data, poses, self.device, frame)
         return _Ending(poses, volume, confidence.numpy(), diagnosis, reliability=None)
 
     def results(self, model: PoseInference, ending: _Ending) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import torch
 
 from parteq.apps.cryoem.decoder import ImplicitDecoder, VoxelDecoder
 from parteq.apps.cryoem.diagnosis import self_similarity
-from parteq.apps.cryoem.estimation import IDENTITY
 from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.matching import rotation_grid
+from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY
 from parteq.datasets.cryoem.projection import phase_ramp
 
 from .conftest import BOX, angles_in_degrees, blobs, small_model
@@ -82,8 +82,8 @@ def test_confidence_is_high_where_images_are_clear_and_low_where_they_are_not(pa
     matching, given = particle["matching"], (particle["samples"], particle["transfer"])
     poses = particle["rotations"], particle["shifts"]
     power = particle["samples"].abs().square().mean().expand(len(particle["disc"]))
-    clear = matching.confidence(*given, *poses, noise=0.01 * power, turns=IDENTITY)
-    unclear = matching.confidence(*given, *poses, noise=100 * power, turns=IDENTITY)
+    clear = matching.confidence(*given, *poses, noise=0.01 * power, turns=NO_SYMMETRY.turns)
+    unclear = matching.confidence(*given, *poses, noise=100 * power, turns=NO_SYMMETRY.turns)
     assert clear.mean() > 0.9
     assert unclear.mean() < 0.1
     assert ((clear >= 0) & (clear <= 1 + 1e-5)).all()

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from torch.utils.data import TensorDataset
 
 from parteq.apps.cryoem.disc import Disc
+from parteq.apps.cryoem.estimation import Poses, map_of_poses
 from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.pointgroups import point_group
-from parteq.apps.cryoem.symmetry_axes import find_axes, turns_onto_itself
+from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, axes_of_map, find_axes
 from parteq.datasets.cryoem.poses import uniform_rotations
 from parteq.datasets.cryoem.projection import project
+
+from .conftest import BOX, small_model
 
 OFFSET = np.array([1.0, -1.5, 0.5])
 MATRIX = Rotation.random(random_state=3).as_matrix()
@@ -45,7 +49,7 @@ def check(symmetry: str, box: int) -> None:
 def test_poses_of_a_symmetric_particle_are_sure_up_to_its_symmetry():
     """An image of a trimer has three poses: each is a third sure, and all together are."""
     volume = torch.from_numpy(blobs(24, "C3", np.zeros(3))).float()
-    turns = turns_onto_itself(volume, "C3")
+    turns = axes_of_map(volume, "C3").turns
     disc, rotations = Disc(24, 24), torch.from_numpy(uniform_rotations(40, np.random.default_rng(0))).float()
     samples = disc.samples(project(volume, rotations))
     noise = torch.full((len(disc),), 0.1) * samples.abs().square().mean()
@@ -53,7 +57,22 @@ def test_poses_of_a_symmetric_particle_are_sure_up_to_its_symmetry():
     one, all_three = (Matching(volume / 24, disc).confidence(*known, turns[:count]) for count in (1, 3))
     assert 0.2 < one.mean() < 0.5
     assert all_three.mean() > 0.9
-    assert turns_onto_itself(volume, "C1").equal(torch.eye(3)[None])
+    assert axes_of_map(volume, "C1") is NO_SYMMETRY
+    assert NO_SYMMETRY.turns.equal(torch.eye(3)[None])
+
+
+def test_images_stand_at_their_symmetry_copies_in_the_map():
+    """Fourteen images of a trimer off the middle make a better map with their copies than without."""
+    volume = torch.from_numpy(blobs(BOX, "C3")).float()
+    frame = SymmetryFrame(MATRIX, OFFSET, 1.0, "C3")
+    rotations = torch.from_numpy(uniform_rotations(14, np.random.default_rng(0))).float()
+    samples = Disc(BOX, BOX).samples(project(volume, rotations))
+    data = TensorDataset(samples, torch.ones_like(samples.real))
+    poses = Poses(rotations, torch.zeros(14, 2))
+    alone, copied = (map_of_poses(small_model(), data, poses, torch.device("cpu"), *f) for f in ((), (frame,)))
+    without, with_copies = (np.corrcoef(m.flatten(), volume.flatten())[0, 1] for m in (alone, copied))
+    assert with_copies > 0.97
+    assert 1 - with_copies < 0.5 * (1 - without)
 
 
 def test_the_axis_of_a_trimer():
