@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["check_no_leakage", "check_one_release", "grouped_split", "stratified_subset"]
+__all__ = ["check_apart", "check_no_leakage", "check_one_release", "grouped_split", "stratified_subset"]
 
 # Group splits are tried in this many random orders, fewer where there are many groups: then any order does well.
 _ORDERS, _GROUP_BUDGET = 16, 20_000
@@ -126,6 +127,12 @@ def grouped_split(
         raise ValueError(f"{len(names)} groups cannot be split: each has the last images of some class")
     held_out = np.isin(group, chosen)
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def check_apart(data: str, val: str) -> None:
+    """Refuses to validate on the file or folder that is trained on. Raises DataError."""
+    if Path(data).resolve() == Path(val).resolve():
+        raise DataError(val, "is what is trained on: leave --val out, and a part is held out")
 
 
 def check_no_leakage(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,13 @@ from parteq.core.distributed import gather, rank, world_size
 from parteq.core.training import Batch, read_batches
 from parteq.datasets.errors import DataError
 from parteq.datasets.images import ArrayDataset, ImageDataset, available_splits, open_images
-from parteq.datasets.splits import check_no_leakage, check_one_release, grouped_split, stratified_subset
+from parteq.datasets.splits import (
+    check_apart,
+    check_no_leakage,
+    check_one_release,
+    grouped_split,
+    stratified_subset,
+)
 
 __all__ = [
     "as_unit",
@@ -66,7 +71,8 @@ def open_for_training(
     training = open_images(data, "train", skip_bad=skip_bad)
     try:
         if val is not None:
-            _check_apart(data, val)
+            if not available_splits(data):
+                check_apart(data, val)
             validation = open_for_evaluation(val, "val", skip_bad=skip_bad)
         elif "val" in available_splits(data):
             validation = open_images(data, "val", skip_bad=skip_bad)
@@ -84,12 +90,6 @@ def open_for_training(
     check_one_release(training.release, validation.release, validation.source)
     check_no_leakage(training.groups, validation.groups, validation.source)
     return _in_memory(training), _in_memory(validation)
-
-
-def _check_apart(data: str, val: str) -> None:
-    """Refuses to validate on what is trained on. Raises DataError."""
-    if Path(data).resolve() == Path(val).resolve() and not available_splits(data):
-        raise DataError(val, "is what is trained on: leave --val out, and a part is held out")
 
 
 def _say_what_is_missing(training: ImageDataset, validation: ImageDataset) -> None:

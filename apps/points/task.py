@@ -25,7 +25,7 @@ from parteq.datasets.points.base import PointClouds
 from parteq.datasets.points.clouds import available_splits, open_clouds
 from parteq.datasets.points.rotations import parse_rotation
 from parteq.datasets.points.targets import Target, find_target
-from parteq.datasets.splits import check_no_leakage
+from parteq.datasets.splits import check_apart, check_no_leakage
 
 __all__ = [
     "answers",
@@ -57,10 +57,12 @@ def open_for_training(data: str, val: str | None, seed: int) -> tuple[PointCloud
         seed: of the split.
 
     Raises:
-        DataError: if the two do not belong together, or share a family.
+        DataError: if the two do not belong together, are the same, or share a family.
     """
     training = open_clouds(data, "train")
     if val is not None:
+        if not available_splits(data):
+            check_apart(data, val)
         validation = open_for_evaluation(val, "val")
     elif "val" in available_splits(data):
         validation = open_clouds(data, "val")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,10 @@ def test_scores_over_turns() -> None:
     assert classification_scores([np.zeros((2, 2))], np.array([1, 1]))["auc"] is None
     errors = regression_scores([np.array([1.0, 3.0])], np.array([1.0, 2.0]), 10.0)
     assert errors == {"n": 2, "mae": 5.0, "mae_std": 0.0, "mae_of_mean": 5.0}
+
+
+def test_what_is_trained_on_is_not_validated_on(tmp_path: Path) -> None:
+    data = str(tmp_path / "a.npz")
+    np.savez(data, points=np.zeros((4, 9, 3), np.float32), label=np.arange(4) % 2)
+    with pytest.raises(DataError, match=r"a\.npz: is what is trained on"):
+        task.open_for_training(data, data, seed=0)
