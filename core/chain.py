@@ -90,7 +90,9 @@ def degree_penalty(
         clear: how large a singular value of λ̂ is that counts as broken. 1 suits many small densities, each of a layer;
             one density on SO(3) or O(3) for all layers has many directions to tell apart and wants 0.05.
     """
-    return Chain.of(model).departure(smoothness, clear) * (price / samples)
+    departure = Chain.of(model).departure(smoothness, clear)
+    device = next((parameter.device for parameter in model.parameters()), departure.device)
+    return departure.to(device) * (price / samples)
 
 
 @contextmanager

@@ -29,10 +29,17 @@ def fold(model: nn.Module) -> nn.Module:
     """
     folded = copy.deepcopy(model).eval()
     with torch.no_grad():
-        return _fold(folded).requires_grad_(False)
+        return _fold(folded, {}).requires_grad_(False)
 
 
-def _fold(module: nn.Module) -> nn.Module:
+def _fold(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Fold a module, in place where it is none of ours; what stands in several places is folded once."""
+    if module not in done:
+        done[module] = _folded(module, done)
+    return done[module]
+
+
+def _folded(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if isinstance(module, PartialLayer):
         layer = module.plain().eval()
         weight = layer.get_parameter("weight")
@@ -40,8 +47,9 @@ def _fold(module: nn.Module) -> nn.Module:
         return layer
     if isinstance(module, PointwiseNonlinearity):
         return module.plain().eval()
-    for name, child in module.named_children():
-        setattr(module, name, _fold(child))
+    for name, child in module._modules.items():  # named_children leaves out what has been there before
+        if child is not None:
+            setattr(module, name, _fold(child, done))
     return _without_norms(module) if isinstance(module, nn.Sequential) else module
 
 

@@ -44,13 +44,11 @@ class FilterBank:
         group: the group that acts.
         irreps: the irrep ψ of each block.
         values: sampled functions, float64, shape (sum of block sizes, points).
-        bands: frequency of the *full* rotation group in each block (0 for pixels), for weight initialisation and tests.
     """
 
     group: SymmetryGroup
     irreps: tuple[Irrep, ...]
     values: FloatArray
-    bands: tuple[int, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle irreps by name: escnn's hold functions that cannot be pickled."""
@@ -81,14 +79,14 @@ class TurnableBank(FilterBank):
     generators: FloatArray
 
 
-def grid_points(size: int, dimension: int, dilation: int = 1) -> FloatArray:
+def grid_points(size: int, dimension: int) -> FloatArray:
     """Return the points of a centred grid in pixels, shape (size**dimension, dimension), coordinates (x, y[, z]).
 
     The order is that of a row-major array indexed [y, x] or [z, y, x]. In the plane y points up, as in mathematics, so
     that a positive angle turns a picture anticlockwise, as ``torch.rot90`` does; volumes keep their own right-handed
     axes.
     """
-    axis = (np.arange(size) - (size - 1) / 2) * dilation
+    axis = np.arange(size) - (size - 1) / 2
     mesh = np.stack(np.meshgrid(*[axis] * dimension, indexing="ij"), axis=-1)
     points: FloatArray = mesh.reshape(-1, dimension)[:, ::-1].copy()
     if dimension == 2:
@@ -107,7 +105,7 @@ def resolved_frequencies(radius: float) -> int:
 
 def point_bank(group: SymmetryGroup) -> FilterBank:
     """Return the bank of kernels without spatial extent (1×1 convolutions, linear maps): the constant 1."""
-    return FilterBank(group, (group.irreps(0)[0],), np.ones((1, 1)), (0,))
+    return FilterBank(group, (group.irreps(0)[0],), np.ones((1, 1)))
 
 
 def pixel_bank(group: SymmetryGroup, points: FloatArray) -> FilterBank | None:
@@ -123,7 +121,7 @@ def pixel_bank(group: SymmetryGroup, points: FloatArray) -> FilterBank | None:
         return None
     parts = decompose(group, permutation, len(points), 0)
     values = np.concatenate([copy for _, copy in parts], axis=1).T
-    return FilterBank(group, tuple(irrep for irrep, _ in parts), values, (0,) * len(parts))
+    return FilterBank(group, tuple(irrep for irrep, _ in parts), values)
 
 
 def harmonic_bank(
@@ -138,11 +136,11 @@ def harmonic_bank(
         width: standard deviation of the rings' Gaussian profile.
         frequencies: highest harmonic on each ring.
 
-    Each block of functions is scaled to unit mean square per function over the samples, so that coefficients of equal
+    The squares of each function, on average over its block, add up to 1 over the samples, so that coefficients of equal
     size give kernels of equal energy.
     """
     radius = np.linalg.norm(points, axis=1)
-    irreps, bands, mixing, sampled = [], [], [], []
+    irreps, mixing, sampled = [], [], []
     for frequency in range(max(frequencies) + 1):
         harmonics = _harmonics(group.dimension, frequency, points)
         copies = decompose(group, _harmonic_action(group, frequency), len(harmonics), frequency)
@@ -152,15 +150,14 @@ def harmonic_bank(
             shell = harmonics * np.exp(-0.5 * ((radius - ring) / width) ** 2)
             scaled = [copy.T / np.sqrt(((copy.T @ shell) ** 2).sum() / irrep.size) for irrep, copy in copies]
             irreps += [irrep for irrep, _ in copies]
-            bands += [frequency] * len(copies)
             mixing.append(np.concatenate(scaled))
             sampled.append(shell)
     mix, shells = scipy.linalg.block_diag(*mixing), np.concatenate(sampled)
     if group.dimension == 2:
-        return FilterBank(group, tuple(irreps), mix @ shells, tuple(bands))
+        return FilterBank(group, tuple(irreps), mix @ shells)
     degrees = [(len(shell) - 1) // 2 for shell in sampled]
     generators = np.stack([scipy.linalg.block_diag(*(_generator(l, axis) for l in degrees)) for axis in range(3)])
-    return TurnableBank(group, tuple(irreps), mix @ shells, tuple(bands), mix, shells, generators)
+    return TurnableBank(group, tuple(irreps), mix @ shells, mix, shells, generators)
 
 
 def _generator(degree: int, axis: int) -> FloatArray:

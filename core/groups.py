@@ -188,6 +188,13 @@ def plane_group(name: str) -> SymmetryGroup:
     """Return the group of the plane called ``name``: ``cN``, ``dN``, ``so2``, ``o2`` (``none`` is ``c1``).
 
     Reflections of D_N and O(2) flip y. Raises ``ValueError`` for any other name.
+
+    >>> d4 = plane_group("d4")
+    >>> d4.algebra.order(), len(d4.irreps(0))
+    (8, 5)
+    >>> quarter = d4.rotation(np.pi / 2)
+    >>> (d4.matrix(quarter) @ [1.0, 0.0]).round(6).tolist()
+    [0.0, 1.0]
     """
     return _plane_group(_normalise(name))
 
@@ -198,6 +205,9 @@ def space_group(name: str) -> SymmetryGroup:
     About the z axis: ``cN`` and ``so2`` turn; ``dN`` and ``o2`` also turn over, by half a turn about x; ``cone`` is
     O(2) as turns about z and mirrors that contain it. Without an axis: ``so3``, ``o3`` (with inversion),
     ``octahedral``, ``icosahedral`` (rotations only). ``none`` is ``c1``. Raises ``ValueError`` for any other name.
+
+    >>> [irrep.size for irrep in space_group("so3").irreps(2)]
+    [1, 3, 5]
     """
     return _space_group(_normalise(name))
 

@@ -86,7 +86,7 @@ class ImplicitFilters(EdgeFilters):
         if group is not self.out_type.group:
             raise ValueError(f"these filters are for {self.out_type.group}, not for {group}")
         irreps = self.out_type.representation.irreps * self.out_type.count
-        return FilterBank(group, irreps, np.eye(self.out_type.channels), (0,) * len(irreps))
+        return FilterBank(group, irreps, np.eye(self.out_type.channels))
 
     def forward(self, vectors: Tensor, attributes: Tensor | None = None) -> Tensor:
         """Return the filters at each edge, shape (edges, filters).

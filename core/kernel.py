@@ -28,14 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from parteq.core.axis import Axis
 from parteq.core.density import Density
 from parteq.core.fields import FieldType
 from parteq.core.filters import FilterBank, TurnableBank
-from parteq.core.groups import Element, Irrep
+from parteq.core.groups import Irrep
 from parteq.core.tiles import pack_triples
 
 __all__ = ["PartialKernel"]
@@ -135,10 +134,11 @@ class PartialKernel(nn.Module):
         """
         with torch.no_grad():
             active = self._mixed_basis().square().sum(1)[self.kinds].reshape(-1)
-            energy = torch.zeros(self.rows).index_add_(0, self.row_index.cpu(), active.cpu())
+            active = active.cpu()
+            energy = active.new_zeros(self.rows).index_add_(0, self.row_index.cpu(), active)
             feeds = torch.from_numpy(self.row_output)
-            totals = torch.zeros(len(self.irreps[0])).index_add_(0, feeds, energy)
-            sizes = torch.tensor([float(irrep.size) for irrep in self.out_type.representation.irreps])
+            totals = active.new_zeros(len(self.irreps[0])).index_add_(0, feeds, energy)
+            sizes = active.new_tensor([float(irrep.size) for irrep in self.out_type.representation.irreps])
             fan = totals * self.weight.shape[2]
             variance = torch.where(fan > 1e-9, gain * sizes / fan.clamp_min(1e-9), torch.zeros_like(fan))
             scale = variance.sqrt()[feeds].to(self.weight)
@@ -222,10 +222,3 @@ class PartialKernel(nn.Module):
         turn = torch.linalg.matrix_exp(torch.tensordot(self.axis.rotation_vector(), self.generators, dims=1))
         sampled: Tensor = self.filters @ turn.T @ self.harmonics
         return sampled
-
-    def action(self, element: Element) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the matrices by which an element acts on the three coefficient axes: output, input, filters."""
-        return tuple(  # type: ignore[return-value]
-            torch.from_numpy(block_diag(*(irrep(element) for irrep in irreps))).to(self.weight)
-            for irreps in self.irreps
-        )

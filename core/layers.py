@@ -166,7 +166,8 @@ class PartialConv2d(_PartialConv):
         kernel_size: odd or even edge of the kernel in pixels.
         density: λ on a group of the plane; layers given the same object share it.
         stride: as in ``torch.nn.Conv2d``.
-        padding: as in ``torch.nn.Conv2d``; by default half the kernel, which keeps the size.
+        padding: as in ``torch.nn.Conv2d``; by default half the kernel, which keeps the size if the
+            kernel is odd; an even one adds ``dilation`` pixels.
         dilation: as in ``torch.nn.Conv2d``.
         groups: as in ``torch.nn.Conv2d``, counted in fields.
         bias: add a bias to the invariant components.
@@ -174,6 +175,15 @@ class PartialConv2d(_PartialConv):
 
     Groups that map the pixel grid to itself use all pixels and are exact under those turns; others use Gaussian rings
     of circular harmonics (Weiler and Cesa, arXiv 1911.08251).
+
+    >>> from parteq.core.density import make_density
+    >>> from parteq.core.fields import FieldType, regular, trivial
+    >>> from parteq.core.groups import plane_group
+    >>> d4 = plane_group("d4")
+    >>> types = FieldType(trivial(d4), 3), FieldType(regular(d4), 8)
+    >>> layer = PartialConv2d(*types, 3, make_density(d4, "learned", band=0))
+    >>> layer(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 64, 32, 32])
     """
 
     dimension = 2

@@ -109,7 +109,7 @@ def _gram(layer: PartialLayer) -> Gram:
     The sum is over the copies of the triple, and k flattens the part of the kernel that it acts on. All energies are
     traces of these small matrices: ⟨K, h·K⟩ = Σ tr((ψ_out ⊗ ψ_in ⊗ ψ_filter)(h) Σ k kᵀ).
     """
-    kernel = layer.kernel.coefficients().detach().double()
+    kernel = layer.kernel.coefficients().detach().double().cpu()
     places = [
         [(irrep, slice(end - irrep.size, end)) for irrep, end in zip(irreps, _ends(irreps), strict=True)]
         for irreps in layer.kernel.irreps
@@ -216,8 +216,25 @@ def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
 
 
 def measure_degree(model: nn.Module) -> list[LayerDegree]:
-    """Measure every partially equivariant layer of a model, first layer first."""
+    """Measure every partially equivariant layer of a model, first layer first.
+
+    Raises:
+        ValueError: layers are on different groups, so that they have no axis and no subgroup together.
+
+    >>> from parteq.core.density import make_density
+    >>> from parteq.core.fields import FieldType, regular
+    >>> from parteq.core.groups import plane_group
+    >>> from parteq.core.layers import PartialConv2d
+    >>> type = FieldType(regular(plane_group("c4")), 2)
+    >>> free = PartialConv2d(type, type, 3, make_density(type.group, "none", band=0))
+    >>> measure_degree(free)[0].nearest_subgroup
+    'identity only'
+    """
     layers = partial_layers(model)
+    groups = {layer.density.group for layer in layers.values()}
+    if len(groups) > 1:
+        names = ", ".join(sorted(group.name for group in groups))
+        raise ValueError(f"layers are on different groups ({names}): measure each by itself")
     return _measure(layers) if layers else []
 
 
@@ -279,7 +296,7 @@ def _axis(layers: Sequence[PartialLayer], grams: Sequence[Gram]) -> FloatArray:
                 form += np.einsum("aij,jk,bik->ab", changes, part, changes, optimize=True) / _energy(gram)
     else:
         for layer in layers:
-            mean = layer.density.mean_matrix().detach().double().numpy()
+            mean = layer.density.mean_matrix().detach().double().cpu().numpy()
             form -= mean @ mean.T
     axis: FloatArray = np.linalg.eigh(form)[1][:, 0]
     return -axis if axis[np.abs(axis).argmax()] < 0 else axis

@@ -72,7 +72,6 @@ class GatedNonlinearity(nn.Module):
         function: what is applied to the trivial irreps; see :func:`pointwise_function`.
     """
 
-    trivial: Tensor
     gate_of_component: Tensor
 
     def __init__(self, type: FieldType, function: str = "relu") -> None:

@@ -2,7 +2,7 @@
 
 *Analytic* filters are solid harmonics times Gaussian shells,
 
-    Y_l(x / √(r² + ε²)) · exp(−(r − r_i)² / 2w²),        r = |x|,
+    Y_l(x / r) · exp(−(r − r_i)² / 2w²),        r = √(|x|² + ε²),
 
 with Y_l the spherical harmonics of degree l as homogeneous polynomials, so that they are smooth at x = 0, where those
 of l > 0 vanish like r^l. Under a turn R they mix as the irrep of degree l of SO(3), and a group H that holds fewer
@@ -154,7 +154,6 @@ def _bank(group: SymmetryGroup, shells: int, frequency: int) -> TurnableBank:
             "mixing": sampled.mixing / lengths,
             "generators": sampled.generators,
             "irreps": np.array(identities),
-            "bands": np.array(sampled.bands),
         }
 
     stored = cached_arrays(f"radial harmonics|{group!r}|{shells} shells|{frequency}", build)
@@ -172,7 +171,6 @@ def _bank(group: SymmetryGroup, shells: int, frequency: int) -> TurnableBank:
         group,
         tuple(everything[i] for i in stored["irreps"]),
         mixing @ harmonics,
-        tuple(stored["bands"].tolist()),
         mixing,
         harmonics,
         stored["generators"],

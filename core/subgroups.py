@@ -16,13 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from parteq.core.groups import Element, SymmetryGroup, space_group
+from parteq.core.groups import Element, FloatArray, SymmetryGroup, space_group
 
 __all__ = ["Quadrature", "Subgroup", "axial_subgroup", "element_with_matrix", "subgroups"]
 
-FloatArray = NDArray[np.float64]
 Quadrature = tuple[list[Element], FloatArray]
 
 _HIGHEST_ORDER = 8  # of the finite subgroups listed for SO(2) and O(2)

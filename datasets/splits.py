@@ -43,6 +43,10 @@ def stratified_subset(labels: ArrayLike, n: int, seed: int) -> NDArray[np.int64]
 
     Raises:
         ValueError: n below the number of classes, or above N.
+
+    >>> labels = np.array([0, 0, 0, 0, 1, 1])
+    >>> labels[stratified_subset(labels, 3, seed=0)].tolist()
+    [0, 0, 1]
     """
     _, kind, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     if not len(counts) <= n <= len(kind):

@@ -44,11 +44,11 @@ class TrainingCommand(Command):
 
     @classmethod
     def options_file(cls, words: Sequence[str]) -> Path | None:
-        """A run that is resumed is its own file of options."""
-        run = value_of("--out", words)
-        if "--resume" in words and run is not None and (run / "config.toml").exists():
+        """A run that is resumed is its own file of options, if none is given."""
+        run, given = value_of("--out", words), super().options_file(words)
+        if given is None and "--resume" in words and run is not None and (run / "config.toml").exists():
             return run / "config.toml"
-        return super().options_file(words)
+        return given
 
     def folder_to_make(self) -> Path:
         """The run directory."""

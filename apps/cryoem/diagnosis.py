@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -99,14 +100,14 @@ def diagnose(
 def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]:
     """The highest correlation of a map with itself after a turn of more than 40°, and that turn in degrees."""
     grid = rotation_grid()
-    grid = grid[_angles(grid) > _SMALLEST_TURN_DEGREES]
+    grid = grid[_degrees(grid) > _SMALLEST_TURN_DEGREES]
     best = grid[int(correlations_after_turns(volume, grid).argmax())]
     # Between the points of the grid.
     steps = torch.linspace(-0.12, 0.12, 7)
     around = turned_by_vector(best, torch.cartesian_prod(steps, steps, steps))
     correlation = correlations_after_turns(volume, around)
     index = int(correlation.argmax())
-    return float(correlation[index]), float(_angles(around)[index])
+    return float(correlation[index]), float(_degrees(around)[index])
 
 
 def correlations_after_turns(
@@ -130,6 +131,7 @@ def correlations_after_turns(
     return torch.cat(found)
 
 
-def _angles(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
-    """In degrees."""
-    return torch.acos(((rotations.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)).rad2deg()
+def _degrees(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
+    """By how much they turn."""
+    angles: Tensor = roma.rotmat_geodesic_distance(rotations, torch.eye(3).to(rotations).expand_as(rotations))
+    return angles.rad2deg()

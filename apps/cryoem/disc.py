@@ -25,6 +25,7 @@ class Disc(nn.Module):
     Args:
         box: D', even.
         size: D, of the images, at least D'.
+        dtype: of the images.
 
     Attributes:
         frequencies: (f_x, f_y) in cycles per pixel of that box, [F, 2], the low ones first.
@@ -39,7 +40,7 @@ class Disc(nn.Module):
     _from_corner: Tensor
     _to_array: Tensor
 
-    def __init__(self, box: int, size: int) -> None:
+    def __init__(self, box: int, size: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         if box % 2 or not 8 <= box <= size:
             raise ValueError(f"the box of a disc must be even, at least 8 and at most {size}, not {box}")
@@ -49,15 +50,17 @@ class Disc(nn.Module):
         # Of the column f_x = 0 one half repeats the other.
         chosen = (squared < 0.25 - 1e-6) & ((plane[:, 0] > 0) | (plane[:, 1] > 0))
         plane = plane[chosen][squared[chosen].argsort(stable=True)]
-        self.register_buffer("frequencies", plane.float(), persistent=False)
+        self.register_buffer("frequencies", plane.to(dtype), persistent=False)
         cycles = (plane * box).round().long()
         self.register_buffer("_x", cycles[:, 0], persistent=False)
         self.register_buffer("_y", cycles[:, 1], persistent=False)
         # From the first pixel of an image to its centre, and from the middle of the array of D' pixels to the centre.
         centre = (size + 1) // 2
         away = (centre - (size - 1) / 2) * box / size
-        self.register_buffer("_from_corner", _ramp(plane, -centre * box / size), persistent=False)
-        self.register_buffer("_to_array", _ramp(plane, (box - 1) / 2 + away), persistent=False)
+        ramps = {"_from_corner": -centre * box / size, "_to_array": (box - 1) / 2 + away}
+        for name, shift in ramps.items():
+            ramp = phase_ramp(plane.new_full((1, 2), shift), plane)[0]  # of a shift by as many pixels along x and y
+            self.register_buffer(name, ramp.to(dtype.to_complex()), persistent=False)
 
     def __len__(self) -> int:
         return len(self.frequencies)
@@ -84,8 +87,3 @@ class Disc(nn.Module):
         column = self._x == 0
         half[:, -self._y[column] % self.box, 0] = moved[:, column].conj()
         return torch.fft.irfft2(half, s=(self.box, self.box)) * self.box
-
-
-def _ramp(plane: Float[Tensor, "f 2"], shift: float) -> Complex[Tensor, " f"]:
-    """What a shift by as many pixels along x and y does to a transform."""
-    return phase_ramp(plane.new_full((1, 2), shift), plane)[0].to(torch.complex64)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from parteq.apps.cryoem.disc import Disc
 from parteq.apps.cryoem.frames import rotations_of_frames
 from parteq.apps.cryoem.inference import PoseInference
 
@@ -27,7 +29,8 @@ def turn_errors(model: PoseInference, images: Float[Tensor, "n size size"]) -> d
         pixels, ``…_shift_error_px``; ``turn_30_error_rad`` the median for a turn by 30°, which only resampling allows.
     """
     model = copy.deepcopy(model).double().eval()
-    # Complex buffers stay as they are under `double`.
+    # Its complex buffers stay in single precision under `double`.
+    model.disc = Disc(model.disc.box, model.disc.size, torch.float64).to(images.device)
     plain = _encode(model, images)
     quarter = images.new_tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     mirror = torch.diag(images.new_tensor([-1.0, 1.0, -1.0]))
@@ -40,7 +43,7 @@ def turn_errors(model: PoseInference, images: Float[Tensor, "n size size"]) -> d
     found = {}
     for name, (turned, matrix) in cases.items():
         rotations, shifts = _encode(model, turned)
-        found[f"{name}_error_rad"] = float(_angles(rotations, matrix @ plain[0]).max())
+        found[f"{name}_error_rad"] = float(roma.rotmat_geodesic_distance(rotations, matrix @ plain[0]).max())
         found[f"{name}_shift_error_px"] = float((shifts - plain[1] @ matrix[:2, :2].T).norm(dim=1).max())
     angle = torch.tensor(torch.pi / 6, dtype=images.dtype)
     turn = torch.eye(3, dtype=images.dtype)
@@ -51,7 +54,9 @@ def turn_errors(model: PoseInference, images: Float[Tensor, "n size size"]) -> d
         matrix.expand(len(images), 2, 3), [len(images), 1, *images.shape[1:]], align_corners=False
     )
     turned = torch.nn.functional.grid_sample(images[:, None], grid, mode="bicubic", align_corners=False)[:, 0]
-    found["turn_30_error_rad"] = float(_angles(_encode(model, turned)[0], turn @ plain[0]).median())
+    found["turn_30_error_rad"] = float(
+        roma.rotmat_geodesic_distance(_encode(model, turned)[0], turn @ plain[0]).median()
+    )
     return found
 
 
@@ -60,9 +65,3 @@ def _encode(model: PoseInference, images: Float[Tensor, "n size size"]) -> tuple
     samples = model.disc.samples(images)
     columns, shifts = model.encoder(model.disc.images(samples))
     return rotations_of_frames(columns)[:, 0], shifts
-
-
-def _angles(first: Float[Tensor, "n 3 3"], second: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
-    """The angles between rotations, from the chord: accurate however small."""
-    chord = (first - second).flatten(1).norm(dim=1) / 8**0.5
-    return 2 * torch.asin(chord.clamp(max=1))

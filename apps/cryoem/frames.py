@@ -9,6 +9,7 @@ Quaternions would change sign under a whole turn, and could not be fields at all
 
 from __future__ import annotations
 
+import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,7 +47,5 @@ def _unit(vectors: Float[Tensor, "*n 3"], instead: Float[Tensor, "*n 3"]) -> Flo
 
 def turned_by_vector(rotations: Float[Tensor, "*n 3 3"], vectors: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
     """exp(ω) R for rotation vectors ω, in radians."""
-    x, y, z = vectors.unbind(-1)
-    zero = torch.zeros_like(x)
-    generator = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    return torch.linalg.matrix_exp(generator) @ rotations
+    turned: Tensor = roma.rotvec_to_rotmat(vectors) @ rotations
+    return turned

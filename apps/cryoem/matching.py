@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from functools import cache
 
+import roma
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -49,14 +50,8 @@ def rotation_grid(count: int = _GRID) -> Float[Tensor, "count 3 3"]:
     share = place / count
     first, second = 2 * math.pi * place / math.sqrt(2), 2 * math.pi * place / 1.533751168755204288118041
     near, far = share.sqrt(), (1 - share).sqrt()
-    x, y, z, w = near * first.sin(), near * first.cos(), far * second.sin(), far * second.cos()
-    return torch.stack(
-        [
-            1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
-            2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
-            2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
-        ], -1
-    ).unflatten(-1, (3, 3)).float()  # fmt: skip
+    quaternions = torch.stack([near * first.sin(), near * first.cos(), far * second.sin(), far * second.cos()], -1)
+    return roma.unitquat_to_rotmat(quaternions).float()
 
 
 class Matching:

@@ -34,6 +34,11 @@ def point_group(name: str) -> Float[np.ndarray, "order 3 3"]:
 
     Raises:
         ValueError: there is no such group.
+
+    >>> point_group("D2").round().astype(int).diagonal(axis1=1, axis2=2).tolist()[0]
+    [1, 1, 1]
+    >>> len(point_group("I1"))
+    60
     """
     group = name.strip().upper()
     if not re.fullmatch(r"[CD][1-9]\d{0,2}|T|O|I[12]?", group):

@@ -10,28 +10,21 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Int, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parteq.apps.histo.appearance import blur, stain
 from parteq.apps.histo.warp import warp
+from parteq.core.groups import plane_group
 from parteq.core.training import Augment, Batch, uniform
 from parteq.datasets.errors import DataError
 
-__all__ = ["ORBITS", "augmentation", "transform"]
+__all__ = ["augmentation", "orbit", "transform"]
 
 log = logging.getLogger(__name__)
-
-ORBITS = {
-    "c4": (0, 1, 2, 3),
-    "c8": (0, 1, 2, 3),
-    "so2": (0, 1, 2, 3),
-    "d4": tuple(range(8)),
-    "o2": tuple(range(8)),
-    "none": tuple(range(8)),
-}
-"""For each group of a model, those elements that move pixels onto pixels; a plain network is probed with all."""
 
 _KEEPING_SHAPE = (0, 2, 4, 6)
 _NAMES = {name: {name} for name in ("flip", "d4", "stain", "turn", "elastic", "blur")}
@@ -42,6 +35,30 @@ def transform(images: Shaped[Tensor, "*batch h w"], element: int) -> Shaped[Tens
     """Applies an element of D4, without interpolation. Odd elements exchange height and width."""
     mirrored = images.flip(-1) if element >= 4 else images
     return torch.rot90(mirrored, element % 4, dims=(-2, -1))
+
+
+def orbit(group: str, spatial_dims: int = 2) -> tuple[int, ...]:
+    """Those elements of D4 that are in a model's group; of volumes only turns; a plain network is probed with all.
+
+    Args:
+        group: name of a group of the plane, or ``none``.
+        spatial_dims: 3 for volumes, where the flips of a group are half turns, not mirrorings of the slices.
+    """
+    if spatial_dims == 3:
+        return tuple(range(4))
+    if group == "none":
+        return tuple(range(8))
+    whole = plane_group(group)
+    if whole.continuous:
+        return tuple(range(8 if whole.flip else 4))
+    members = np.stack([whole.matrix(element) for element in whole.algebra.elements])
+    return tuple(k for k in range(8) if np.isclose(members, _matrix(k)).all((1, 2)).any())
+
+
+def _matrix(element: int) -> NDArray[np.float64]:
+    """What an element of D4 does to a point (x, y), y pointing up."""
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][element % 4]
+    return np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if element >= 4 else 1.0, 1.0])
 
 
 def _move(images: Shaped[Tensor, "batch ..."], keys: Int[Tensor, " batch"], elements: tuple[int, ...]) -> Tensor:

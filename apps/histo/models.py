@@ -24,10 +24,7 @@ from parteq.core.builder import Builder
 from parteq.core.fields import FieldType
 from parteq.core.groups import plane_group, space_group
 
-__all__ = ["GROUPS", "MODELS", "Classifier", "create_model"]
-
-GROUPS = ("c4", "c8", "d4", "so2", "o2", "none")
-"""The groups offered by name; any other of the plane (or space, for volumes) works as well."""
+__all__ = ["MODELS", "Classifier", "create_model"]
 
 Architecture = Callable[[Builder, FieldType, Sequence[float]], tuple[nn.Module, nn.Sequential, nn.Module]]
 """Makes stem, stages and head for images of a type, with a factor on the channels of each of three stages."""
@@ -94,9 +91,10 @@ class Classifier(nn.Module):
         return features
 
     def forward_maps(self, images: Float[Tensor, "batch channels *grid"]) -> list[Float[Tensor, "batch features *map"]]:
-        """Map images in 0…1 to maps from fine to coarse: the last fields at each resolution, then invariant channels.
+        """Map images in 0…1 to maps from fine to coarse: the last fields of each resolution, then invariant channels.
 
-        All turn with the image; the channels of fields are then permuted or mixed as well, invariant ones are not.
+        At the coarsest resolution the invariant channels stand for the fields. All turn with the image; the channels of
+        fields are then permuted or mixed as well, invariant ones are not.
         """
         features = self.stem(self.normalize(images))
         maps = []
@@ -144,7 +142,7 @@ def create_model(
         group: the group, see :func:`~parteq.core.groups.plane_group` (for volumes ``space_group``).
         degree: ``learned``, ``full`` or ``none``.
         width: factor on the number of channels, or one for each of the three stages; at equal width every group has
-            about the same number of weights when the degree is full.
+            about the same number of weights when the degree is full; a plain DenseNet has half as many again.
         spatial_dims: 2 for images, 3 for volumes.
         features_only: return feature maps from fine to coarse instead of logits, as timm does.
 

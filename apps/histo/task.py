@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, TensorDataset
 
 from parteq.apps.histo.appearance import as_unit
-from parteq.apps.histo.augment import ORBITS, transform
+from parteq.apps.histo.augment import orbit, transform
 from parteq.apps.histo.calibration import at_temperature, reliability
 from parteq.apps.histo.metrics import classification_metrics
 from parteq.core.distributed import gather, rank, world_size
@@ -218,9 +218,7 @@ def evaluate(
     an invariant model. The diagrams are ``reliability`` and, at the temperature, ``reliability_calibrated``, None
     without one.
     """
-    # In space the flips of a group are half turns about a horizontal axis, not mirrorings of the slices.
-    orbit = ORBITS["c4" if len(dataset.spatial) == 3 else group]
-    probabilities = predict(model, dataset, device, orbit).numpy()
+    probabilities = predict(model, dataset, device, orbit(group, len(dataset.spatial))).numpy()
     shown, labels = probabilities[0], dataset.labels
     calibrated = None if temperature is None else reliability(at_temperature(shown, temperature), labels)
     return {

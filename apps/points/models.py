@@ -31,10 +31,7 @@ from parteq.apps.points.patches import Patches
 from parteq.core.norm import FieldBatchNorm
 from parteq.core.points import PartialPointConv
 
-__all__ = ["GROUPS", "PointNetwork", "create_model"]
-
-GROUPS = ("so3", "o3", "so2", "o2", "cone", "d4", "octahedral", "icosahedral", "none")
-"""The groups offered by name; any other of space works as well."""
+__all__ = ["PointNetwork", "create_model"]
 
 _INVARIANTS = 64
 _FUNCTIONS, _LENGTHS = 96, 64  # channels of moments
@@ -137,7 +134,8 @@ class PointNetwork(nn.Module):
             present = torch.ones(clouds, points, dtype=torch.bool, device=positions.device)
         else:
             present = torch.arange(points, device=positions.device) < counts[:, None]
-        share = present / present.sum(1, keepdim=True)
+        counted = present.to(positions.dtype)
+        share = counted / counted.sum(1, keepdim=True)
         offsets = positions - (positions * share[..., None]).sum(1, keepdim=True)
         spread = (offsets.square().sum(-1) * share).sum(1).sqrt().clamp_min(1e-6 * self.length[0])
         ones = torch.ones(clouds, points, 1, dtype=positions.dtype, device=positions.device)
@@ -146,7 +144,7 @@ class PointNetwork(nn.Module):
         unit = self.length[0].expand(clouds) if self.config["absolute"] else spread
         offsets = offsets / unit[:, None, None]
         seen = bare[..., 1:].flatten(0, 1) if self.sees_features else None
-        weights = present / _MIDDLING if self.config["absolute"] else share
+        weights = counted / _MIDDLING if self.config["absolute"] else share
         filters = self.about_centre(offsets.flatten(0, 1), seen) * (points * weights).flatten()[:, None]
         moments, found = _at_centre(self.moments, bare, filters), []
         if self.local is not None:
@@ -154,7 +152,8 @@ class PointNetwork(nn.Module):
             if self.patches is not None:
                 chosen, there, around = self.patches(offsets, present, bare)
                 nodes, neighbours = offsets.gather(1, chosen[..., None].expand(-1, -1, 3)), None
-                weights = (there.shape[1] / there.sum(1, keepdim=True) * there).flatten()[:, None]
+                taken = there.to(positions.dtype)
+                weights = (taken / taken.mean(1, keepdim=True)).flatten()[:, None]
                 filters = self.nodes_about_centre(nodes.flatten(0, 1)) * weights
             # What is not there costs nothing, but where shapes must not depend on data.
             rows = None if counts is None or torch.compiler.is_exporting() else there.flatten().nonzero()[:, 0]
@@ -164,7 +163,7 @@ class PointNetwork(nn.Module):
             assert self.local_moments is not None
             moments = moments + _at_centre(self.local_moments, _padded(surroundings, rows, there), filters)
         found.append(self.activate_invariants(self.to_invariants(self.activate(moments))))
-        number = present.sum(1) / _MIDDLING
+        number = counted.sum(1) / _MIDDLING
         sizes = torch.stack([(spread / self.length[0]).log(), number.log()], dim=1)
         output: Tensor = self.head(torch.cat([*found, self.sizes(sizes)], dim=1))
         targets = output[:, self.config["num_classes"] :] * self.target_std + self.target_mean
@@ -266,8 +265,10 @@ def create_model(
     Raises:
         ValueError: an unknown group, degree or kernel, an axis without direction, or a number that cannot be meant.
     """
-    if num_classes + num_targets < 1 or min(num_classes, num_targets, in_features, layers) < 0 or neighbours < 2:
-        raise ValueError("a network of points needs classes or targets, neighbours, and numbers that are not negative")
+    if num_classes + num_targets < 1 or min(num_classes, num_targets, in_features, layers, patches) < 0:
+        raise ValueError("a network of points needs classes or targets, and numbers that are not negative")
+    if neighbours < 2 or not width > 0:
+        raise ValueError("a network of points needs two neighbours or more, and a width greater than 0")
     if unknown := set(attributes) - {"features", "bonds"}:
         raise ValueError(f"unknown attribute {unknown.pop()!r}: use features and bonds")
     if "bonds" in attributes and len(radii) != in_features:

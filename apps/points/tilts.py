@@ -62,7 +62,7 @@ def _means(density: LearnedDensity, axis: FloatArray, directions: FloatArray) ->
     turns = Rotation.from_rotvec(angles[:, None] * axis).as_matrix()
     rotations = [turn @ _frame(axis) @ _frame(direction).T for direction in directions for turn in turns]
     values = density.density_at([element_with_matrix(density.group, rotation) for rotation in rotations])
-    means: FloatArray = values.view(-1, _TURNS).mean(1).double().numpy()
+    means: FloatArray = values.view(-1, _TURNS).mean(1).double().cpu().numpy()
     return means
 
 

@@ -51,6 +51,13 @@ def make_density(group: SymmetryGroup, degree: str, band: int) -> Density:
 
     Raises:
         ValueError: ``degree`` is none of these.
+
+    A learned density is uniform at the start, so that a layer begins with all of the symmetry:
+
+    >>> from parteq.core.groups import plane_group
+    >>> density = make_density(plane_group("c4"), "learned", band=0)
+    >>> [round(value, 3) for value in density.density().tolist()]
+    [1.0, 1.0, 1.0, 1.0]
     """
     if degree == "full":
         return FixedDensity(group, band)

@@ -67,7 +67,7 @@ class Estimate(ParticlesInput, RunCommand):
                 disc = Disc(model.disc.box, size)
             except ValueError as error:
                 raise DataError(self.particles, str(error)) from error
-            model.disc = disc.to(device)
+            model.disc = Disc(disc.box, size).to(device)  # images are read into the other, on the CPU
             samples = ParticleSamples(particles, disc, model.config["scale"])
             self._check_scale(samples.pixel_size, model.config["pixel_size"])
             volume = self._volume(model)

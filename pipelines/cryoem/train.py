@@ -72,7 +72,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
     max_seconds: float = math.inf
     """Train no longer than this; refinement comes after."""
     epochs: int = 0
-    """Passes over the images; 0 shows 70,000 in all."""
+    """Passes; 0: 70,000 images in all, but at least 10 passes."""
     batch_size: Number = 64
     """Images a step."""
     weight_decay: float = 0.01
@@ -216,7 +216,7 @@ class _Training:
             torch.manual_seed(command.seed + attempt)
             model = create_model(**self.config).to(self.device)
             if state is not None:
-                model = cast("PoseInference", self.run.checkpoint().model())
+                model = cast("PoseInference", self.run.checkpoint().model()).to(self.device)
             fit(
                 model,
                 lambda network, batch: network(*batch),

@@ -52,11 +52,11 @@ class Export(RunCommand):
 
     def _over_orbit(self, images: Tensor, group: str) -> float:
         """How far the logits of the file move as images are turned and mirrored by elements of the group."""
-        from parteq.apps.histo.augment import ORBITS, transform
+        from parteq.apps.histo.augment import orbit, transform
         from parteq.pipelines.export import load
 
         logits = load(self.out, self.format)
-        orbit = [transform(images[:32], element) for element in ORBITS["c4" if images.dim() == 5 else group]]
+        turns = [transform(images[:32], element) for element in orbit(group, images.dim() - 2)]
         # Of images that are no squares those turns that keep the shape; the file takes no other.
-        found = [logits(turned.contiguous()) for turned in orbit if turned.shape == orbit[0].shape]
+        found = [logits(turned.contiguous()) for turned in turns if turned.shape == turns[0].shape]
         return max(float((turned - found[0]).abs().max()) for turned in found)

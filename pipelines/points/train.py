@@ -116,7 +116,6 @@ class Train(Clouds, TrainingCommand):
 
         began = time.monotonic()
         settings = self.settings()
-        augment = task.augmentation(self.augment_rotation, halve=self.task == "classify")
         with joined(self.torch_device()) as device:
             training, validation = task.open_for_training(self.data, self.val, self.seed)
             validation = task.match(
@@ -126,6 +125,7 @@ class Train(Clouds, TrainingCommand):
             held_out, _ = task.answers(validation, self.target)
             torch.manual_seed(self.seed)
             model, state = self.new_model(training, wanted), None
+            augment = task.augmentation(self.augment_rotation, halve=not model.whole)
             points = self._points_of(model, training, validation)
             data = task.samples_for(model, training, points, wanted)
             model.set_lengths(*self._lengths(data))

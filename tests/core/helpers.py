@@ -177,7 +177,7 @@ def kernel_of_coefficients(
 ) -> PartialKernel:
     """Return a kernel whose "points" are the filters themselves: its coefficients before anything is sampled."""
     size = sum(irrep.size for irrep in irreps)
-    bank = FilterBank(group=out.group, irreps=irreps, values=np.eye(size), bands=(0,) * len(irreps))
+    bank = FilterBank(group=out.group, irreps=irreps, values=np.eye(size))
     return PartialKernel(FieldType(into, 1), FieldType(out, 1), bank, density)
 
 

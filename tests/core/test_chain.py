@@ -142,6 +142,14 @@ def test_without_learned_densities_the_penalty_is_0(model: nn.Module) -> None:
     assert _nats(degree_penalty(model, 10)) == 0
 
 
+@pytest.mark.parametrize("degree", ["learned", "full"])
+def test_the_penalty_is_where_the_model_is(degree: str) -> None:
+    """There is no second device to test on but that of tensors without numbers."""
+    group = plane_group("c4")
+    layer = PartialConv2d(*[FieldType(regular(group), 1)] * 2, 3, make_density(group, degree, 0))
+    assert degree_penalty(layer.to("meta"), samples=2).device.type == "meta"
+
+
 def test_gradients_reach_every_density_and_lead_to_uniform() -> None:
     densities = [_random(D4, seed) for seed in range(2)]
     model = _network(*densities)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from parteq.apps.histo.models import create_model
-from parteq.core.density import LearnedDensity
+from parteq.core.density import LearnedDensity, make_density
 from parteq.core.export import fold, plain_program
-from parteq.core.layers import PartialLayer
+from parteq.core.fields import FieldType, regular
+from parteq.core.groups import plane_group
+from parteq.core.layers import PartialConv2d, PartialLayer
 from parteq.core.norm import FieldBatchNorm
 from tests.core.helpers import randomise
 
@@ -79,6 +81,16 @@ def test_a_folded_model_computes_the_same(symmetry: str, degree: str) -> None:
 def test_norms_melt_into_convolutions_where_no_channels_are_mixed() -> None:
     folded = fold(_model("d4", "learned"))
     assert not any(isinstance(module, FieldBatchNorm) for module in folded.modules())
+
+
+def test_a_layer_that_stands_in_two_places_is_folded_in_both() -> None:
+    layer = nn.Module()
+    layer.first = layer.second = PartialConv2d(
+        *[FieldType(regular(plane_group("c4")), 1)] * 2, 3, make_density(plane_group("c4"), "learned", 0)
+    )
+    folded = fold(layer)
+    assert type(folded.first) is nn.Conv2d
+    assert folded.first is folded.second
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -257,6 +257,17 @@ def test_change_of_basis_of_the_fields_is_applied(rng: torch.Generator) -> None:
     np.testing.assert_allclose(in_regular().detach().numpy(), expected, atol=1e-9)
 
 
+def test_weights_are_drawn_anew_in_the_precision_of_the_layer() -> None:
+    torch.set_default_dtype(torch.float32)
+    group = plane_group("c4")
+    bank = pixel_bank(group, grid_points(3, 2))
+    assert bank is not None
+    fields = FieldType(regular(group), 2)
+    kernel = PartialKernel(fields, fields, bank, make_density(group, "softmax", 0)).double()
+    kernel.reset_parameters()
+    assert kernel().dtype == torch.float64
+
+
 @pytest.mark.parametrize("degree", ["full", "softmax"])
 def test_memory_does_not_grow_with_the_number_of_fields(group: SymmetryGroup, degree: str) -> None:
     bank = ring_filters(group, (0.0, 1.0), (0, 1)).bank
@@ -276,7 +287,7 @@ def test_outputs_start_with_the_variance_of_he(group: SymmetryGroup, band: int, 
     representation = each_irrep_once(group, 1)
     filters = ring_filters(group, (0.0, 1.0), (0, 1)).bank.irreps
     values = np.eye(sum(irrep.size for irrep in filters))
-    bank = FilterBank(group=group, irreps=filters, values=values, bands=(0,) * len(filters))
+    bank = FilterBank(group=group, irreps=filters, values=values)
     fields = FieldType(representation, 24)
     kernel = PartialKernel(fields, fields, bank, make_density(group, degree, band))
     energy = kernel().detach().square().sum((1, 2)).view(24, representation.size).mean(0)

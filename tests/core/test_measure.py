@@ -233,6 +233,15 @@ def test_layers_are_measured_in_order_under_their_names() -> None:
     assert measure_degree(nn.Linear(2, 2)) == []
 
 
+def test_layers_on_different_groups_have_no_degree_together() -> None:
+    layers = nn.Sequential()
+    for name in ("d4", "c4"):
+        type = FieldType(regular(plane_group(name)), 1)
+        layers.append(PartialConv2d(type, type, 3, make_density(type.group, "full", 0)))
+    with pytest.raises(ValueError, match=r"different groups \(C4, D4\)"):
+        measure_degree(layers)
+
+
 def test_measuring_leaves_the_layer_alone() -> None:
     layer = _layer(D4, "learned")
     before = {name: value.clone() for name, value in layer.state_dict().items()}

@@ -69,6 +69,14 @@ def test_options_cannot_change_on_the_way(parteq, uninterrupted):
     assert complaint == f"parteq: {uninterrupted}: has learning_rate = 0.003, not 0.5: resume without it\n"
 
 
+def test_a_file_of_options_cannot_change_them_either(parteq, uninterrupted, tmp_path):
+    options = tmp_path / "other.toml"
+    options.write_text((uninterrupted / "config.toml").read_text().replace("0.003", "0.5"))
+    status, _, complaint = parteq("histo", "train", "--out", uninterrupted, "--resume", "--config", options)
+    assert status == 2
+    assert complaint == f"parteq: {uninterrupted}: has learning_rate = 0.003, not 0.5: resume without it\n"
+
+
 def test_data_cannot_change_on_the_way(parteq, cells, tmp_path):
     data = tmp_path / "train.npz"
     data.write_bytes((cells / "train.npz").read_bytes())

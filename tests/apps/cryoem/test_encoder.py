@@ -10,7 +10,7 @@ from parteq.apps.cryoem.equivariance import turn_errors
 
 from .conftest import small_model
 
-NARROW = 1e-4
+NARROW = 1e-9
 
 
 @pytest.mark.parametrize("size", [16, 17, 21])

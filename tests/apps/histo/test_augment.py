@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parteq.apps.histo.augment import ORBITS, augmentation, transform
+from parteq.apps.histo.augment import augmentation, orbit, transform
 from parteq.apps.histo.models import create_model
 from parteq.core.training import Augment
 from parteq.datasets.errors import DataError
@@ -139,11 +139,9 @@ def test_a_learned_degree_is_told_that_its_data_were_made_symmetric(caplog):
 
 
 def test_orbits_are_those_of_the_groups():
-    assert {name: len(orbit) for name, orbit in ORBITS.items()} == {
-        "c4": 4,
-        "c8": 4,
-        "so2": 4,
-        "d4": 8,
-        "o2": 8,
-        "none": 8,
-    }
+    names = ("c4", "c8", "so2", "d4", "o2", "none", "c6", "d2", "d3")
+    assert [len(orbit(name)) for name in names] == [4, 4, 4, 8, 8, 8, 2, 4, 2]
+    assert orbit("c6") == (0, 2)
+    # A mirror in the horizontal line: left to right, then by half a turn.
+    assert orbit("d1") == (0, 6)
+    assert orbit("d4", spatial_dims=3) == (0, 1, 2, 3)

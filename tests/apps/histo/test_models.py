@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parteq.apps.histo.models import GROUPS, MODELS, Classifier, create_model
+from parteq.apps.histo.models import MODELS, Classifier, create_model
 from parteq.core.density import LearnedDensity
 from parteq.core.export import fold, plain_program
 from parteq.core.measure import measure_degree, partial_layers
 from parteq.core.norm import FieldBatchNorm
+
+GROUPS = ("c4", "c8", "d4", "so2", "o2", "none")
 
 
 @pytest.fixture(autouse=True, scope="module")

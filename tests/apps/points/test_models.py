@@ -53,6 +53,12 @@ def test_without_a_group_turning_matters_and_shifting_does_not() -> None:
 
 
 @torch.no_grad()
+def test_numbers_are_in_double_precision_throughout() -> None:
+    model, clouds = _model(layers=0, group="none", degree="none").double(), _clouds().double()
+    torch.testing.assert_close(model(clouds + 100.0), model(clouds), atol=1e-10, rtol=0)
+
+
+@torch.no_grad()
 def test_what_is_beyond_the_count_is_not_looked_at() -> None:
     model, clouds = _model(), _clouds()
     counts = torch.tensor([20, 7, 2, 20])
