@@ -13,8 +13,8 @@ An input with several kinds of channel (scalars and vectors, say) is one field w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 from parteq.core.intertwiners import decompose
 
-__all__ = ["FieldType", "Representation", "band_limited", "direct_sum", "regular", "trivial"]
+__all__ = ["FieldType", "Representation", "band_limited", "direct_sum", "regular", "representation", "trivial"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +95,24 @@ def regular(group: SymmetryGroup) -> Representation:
             matrix[index[h @ g], column] = 1.0
         return matrix
 
-    parts = decompose(group, permutation, len(elements), 0)
+    return replace(representation("regular", group, permutation, len(elements), 0), permutes=True)
+
+
+def representation(
+    name: str, group: SymmetryGroup, matrices: Callable[[Element], FloatArray], size: int, band: int
+) -> Representation:
+    """Return the representation whose matrices ρ(h), orthogonal and of this size, a function gives.
+
+    Args:
+        name: to show.
+        group: the group H.
+        matrices: maps an element to ρ(h).
+        size: of the matrices.
+        band: highest frequency of the irreps in ρ.
+    """
+    parts = decompose(group, matrices, size, band)
     basis = np.concatenate([copy for _, copy in parts], axis=1)
-    return Representation("regular", group, tuple(irrep for irrep, _ in parts), basis, permutes=True)
+    return Representation(name, group, tuple(irrep for irrep, _ in parts), basis)
 
 
 def direct_sum(group: SymmetryGroup, multiplicities: Mapping[Irrep, int]) -> Representation:

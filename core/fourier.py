@@ -48,21 +48,12 @@ def _band(type: FieldType) -> int:
 def _sampled_functions(rho: Representation, band: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sample the functions √d ψ_ik on a Haar quadrature that is exact up to frequency ``band``.
 
-    Irreps are multiplied along the ordered factors of the quadrature, ψ(h_a h_b …) = ψ(h_a) ψ(h_b) …, which is faster
-    than to evaluate them at every element.
-
     Returns:
         The functions, shape (elements, components), k counting the copies of ψ; the weights, shape (elements,).
     """
-    rule = rho.group.factors(band)
-    weights = np.ones(1)
-    values = {irrep.id: np.eye(irrep.size)[None] for irrep in rho.irreps}
-    for elements, factor_weights in rule:
-        weights = np.multiply.outer(weights, factor_weights).reshape(-1)
-        for irrep in dict.fromkeys(rho.irreps):
-            factor = np.stack([irrep(h) for h in elements]).astype(float)
-            product = values[irrep.id][:, None] @ factor
-            values[irrep.id] = product.reshape(-1, irrep.size, irrep.size)
+    kinds = list(dict.fromkeys(rho.irreps))
+    matrices, weights = rho.group.irreps_on_quadrature(kinds, band)
+    values = {irrep.id: at for irrep, at in zip(kinds, matrices, strict=True)}
     names = [irrep.id for irrep in rho.irreps]
     columns = [names[:i].count(name) for i, name in enumerate(names)]
     functions = [

@@ -15,8 +15,9 @@ import contextlib
 import itertools
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
 from typing import TypeAlias
 
 import numpy as np
@@ -160,6 +161,22 @@ class SymmetryGroup:
         if isinstance(algebra, _escnn.O3):
             rule.append(([algebra.identity, algebra.inversion], half))
         return rule
+
+    def irreps_on_quadrature(self, irreps: Sequence[Irrep], band: int) -> tuple[list[FloatArray], FloatArray]:
+        """Return irreps at the points of the Haar integral that is exact up to ``band``, and the weights.
+
+        Irreps are multiplied factor by factor, ψ(ab) = ψ(a) ψ(b), which spares evaluating them at every product.
+
+        Returns:
+            For each irrep its matrices, shape (points, d, d); the weights, shape (points,).
+        """
+        rule = self.factors(band)
+        weights = reduce(np.multiply.outer, [weights for _, weights in rule]).reshape(-1)
+        found = []
+        for irrep in irreps:
+            factors = [np.stack([irrep(h) for h in elements]).astype(float) for elements, _ in rule]
+            found.append(reduce(lambda a, b: (a[:, None] @ b).reshape(-1, irrep.size, irrep.size), factors))
+        return found, weights
 
     def quadrature(self, band: int) -> tuple[list[Element], FloatArray]:
         """Return elements and weights (summing to 1) of the Haar integral, exact up to frequency ``band``."""

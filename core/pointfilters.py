@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from parteq.core.cache import cached_arrays
 from parteq.core.filters import FilterBank, TurnableBank, harmonic_bank
 from parteq.core.groups import FloatArray, SymmetryGroup, space_group
+from parteq.core.sphere import spread_directions
 
 __all__ = ["EdgeFilters", "RadialHarmonics"]
 
@@ -105,14 +106,6 @@ def _times_vector(monomials: Tensor, vectors: Tensor, degree: int) -> Tensor:
     return torch.cat([x * monomials, y * monomials[-degree:], z * monomials[-1:]])
 
 
-def _sphere(count: int) -> FloatArray:
-    """Return points spread over the unit sphere (a Fibonacci lattice), shape (count, 3)."""
-    z = 1 - (2 * np.arange(count) + 1) / count
-    angle = np.pi * (3 - np.sqrt(5)) * np.arange(count)
-    across = np.sqrt(1 - z**2)
-    return np.stack([across * np.cos(angle), across * np.sin(angle), z], axis=1)
-
-
 @lru_cache(maxsize=16)
 def _polynomials(frequency: int) -> list[FloatArray]:
     """Return for each degree the harmonics as polynomials, shape (monomials, 2 degree + 1); mean square 1.
@@ -122,7 +115,7 @@ def _polynomials(frequency: int) -> list[FloatArray]:
     """
 
     def build() -> dict[str, FloatArray]:
-        points = _sphere(4 * (frequency + 1) ** 2)
+        points = spread_directions(4 * (frequency + 1) ** 2)
         bank = harmonic_bank(space_group("so3"), points, np.ones(1), 1.0, [frequency])
         assert isinstance(bank, TurnableBank)
         directions, monomials = torch.from_numpy(points).T, torch.ones(1, len(points), dtype=torch.float64)
@@ -146,7 +139,7 @@ def _bank(group: SymmetryGroup, shells: int, frequency: int) -> TurnableBank:
 
     def build() -> dict[str, FloatArray]:
         # How shells are mixed does not depend on where they are sampled: one harmonic of each degree says it all.
-        sampled = harmonic_bank(group, _sphere(2), np.ones(shells), 1.0, [frequency] * shells)
+        sampled = harmonic_bank(group, spread_directions(2), np.ones(shells), 1.0, [frequency] * shells)
         assert isinstance(sampled, TurnableBank)
         lengths = np.linalg.norm(sampled.mixing, axis=1, keepdims=True)
         identities = [group.irreps(frequency).index(irrep) for irrep in sampled.irreps]

@@ -11,17 +11,14 @@ exactly so by quarters of a turn and by mirrors for C4 and D4, as far as the pix
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from parteq.core.builder import Builder
-from parteq.core.fields import FieldType, Representation
+from parteq.core.fields import FieldType, Representation, representation
 from parteq.core.groups import Element, FloatArray, SymmetryGroup, plane_group
-from parteq.core.intertwiners import decompose
 from parteq.core.layers import PartialLinear
 
 __all__ = ["ENCODERS", "PoseEncoder"]
@@ -94,7 +91,7 @@ class PoseEncoder(nn.Module):
 
 
 def _vector(group: SymmetryGroup) -> Representation:
-    return _representation("vector", group, group.matrix, 2)
+    return representation("vector", group, group.matrix, 2, band=1)
 
 
 def _columns(group: SymmetryGroup) -> Representation:
@@ -104,13 +101,4 @@ def _columns(group: SymmetryGroup) -> Representation:
         matrix[2, 2] = np.linalg.det(matrix[:2, :2])
         return matrix
 
-    return _representation("column", group, column, 3)
-
-
-def _representation(
-    name: str, group: SymmetryGroup, matrices: Callable[[Element], FloatArray], size: int
-) -> Representation:
-    """The representation whose matrices a function gives."""
-    parts = decompose(group, matrices, size, 1)
-    basis = np.concatenate([copy for _, copy in parts], axis=1)
-    return Representation(name, group, tuple(irrep for irrep, _ in parts), basis)
+    return representation("column", group, column, 3, band=1)

@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from parteq.apps.cryoem.pointgroups import point_group
+from parteq.core.sphere import spread_directions
 
 __all__ = ["NO_SYMMETRY", "SymmetryFrame", "axes_of_map", "find_axes"]
 
@@ -92,7 +93,10 @@ def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
         return float(np.mean([_correlation(original, copy) for copy in copies]))
 
     axis = Rotation.from_matrix(first).as_rotvec() / angles.min()
-    frames = [Rotation.align_vectors(direction, axis)[0].as_matrix() for direction in _half_sphere(_DIRECTIONS)]
+    frames = [
+        Rotation.align_vectors(direction, axis)[0].as_matrix()
+        for direction in spread_directions(_DIRECTIONS, half=True)
+    ]
     scores = np.array([alike(frame, first[None]) for frame in frames])
     kept = [frames[index] for index in np.argsort(-scores)[:_KEPT]]
     turns = Rotation.from_rotvec(np.radians(np.arange(0, 360, 4))[:, None] * axis).as_matrix()
@@ -160,13 +164,6 @@ def _amplitudes(volume: Volume) -> tuple[Volume, Points]:
     chosen = (radius >= _SHELLS[0]) & (radius <= _SHELLS[1]) & (places[:, 0] >= 0)
     # Every third point is enough to tell directions apart.
     return levelled.reshape(padded.shape), places[chosen][::3]
-
-
-def _half_sphere(count: int) -> Float[np.ndarray, "count 3"]:
-    """Directions spread evenly over half a sphere, on a spiral."""
-    z = (np.arange(count) + 0.5) / count
-    angle = np.pi * (1 + np.sqrt(5)) * np.arange(count)
-    return np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
 
 
 def _settled(

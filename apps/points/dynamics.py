@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from parteq.apps.points.builder import PointBuilder
 from parteq.core.density import Density
-from parteq.core.fields import FieldType, Representation
+from parteq.core.fields import FieldType, Representation, representation
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
-from parteq.core.intertwiners import decompose
 
 __all__ = ["VectorNetwork", "create_vector_network"]
 
@@ -108,9 +107,7 @@ def _vectors(group: SymmetryGroup, count: int, constants: int = 0) -> Representa
         matrix: FloatArray = block_diag(np.eye(constants), *[group.matrix(element)] * count)
         return matrix
 
-    parts = decompose(group, act, constants + 3 * count, 1)
-    basis = np.concatenate([copy for _, copy in parts], axis=1)
-    return Representation(f"{constants} constants + {count} vectors", group, tuple(irrep for irrep, _ in parts), basis)
+    return representation(f"{constants} constants + {count} vectors", group, act, constants + 3 * count, band=1)
 
 
 def _all_pairs(systems: int, particles: int) -> Tensor:

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from parteq.core.density import LearnedDensity
 from parteq.core.groups import FloatArray
+from parteq.core.sphere import spread_directions
 from parteq.core.subgroups import element_with_matrix
 
 __all__ = ["tilt_map", "tilt_profile"]
@@ -33,9 +34,7 @@ def tilt_profile(density: LearnedDensity, axis: FloatArray, tilts_in_degrees: Fl
         axis: n, a unit vector, see :func:`~parteq.core.measure.measure_axis`.
         tilts_in_degrees: from 0, where λ is largest, to 180.
     """
-    z = 1 - (2 * np.arange(_SPHERE) + 1) / _SPHERE
-    angle = np.pi * (3 - np.sqrt(5)) * np.arange(_SPHERE)
-    sphere = np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z], axis=1)
+    sphere = spread_directions(_SPHERE)
     peak = sphere[_means(density, axis, sphere).argmax()]
     across = _perpendicular(peak)
     around = 2 * np.pi * np.arange(_DIRECTIONS)[:, None] / _DIRECTIONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,20 +21,9 @@ _ROUNDING = 1e-3  # of a singular value near 0, where it has no slope
 
 @lru_cache(maxsize=64)
 def _irreps_on_quadrature(group: SymmetryGroup, band: int, quadrature_band: int) -> tuple[FloatArray, FloatArray]:
-    """Return the weights of a Haar quadrature and the flattened irreps on it, shapes (points,) and (points, Σ d²).
-
-    Irreps are multiplied factor by factor, ψ(ab) = ψ(a) ψ(b), which spares evaluating them at every product.
-    """
-    rule = group.factors(quadrature_band)
-    weights = reduce(np.multiply.outer, [weights for _, weights in rule]).reshape(-1)
-    columns = []
-    for irrep in group.irreps(band):
-        factors = [np.stack([irrep(h) for h in elements]) for elements, _ in rule]
-        values = reduce(
-            lambda left, right: np.einsum("pij,qjk->pqik", left, right).reshape(-1, *left.shape[1:]), factors
-        )
-        columns.append(values.reshape(len(values), -1))
-    return weights, np.concatenate(columns, axis=1)
+    """Return the weights of a Haar quadrature and the flattened irreps on it, shapes (points,) and (points, Σ d²)."""
+    values, weights = group.irreps_on_quadrature(group.irreps(band), quadrature_band)
+    return weights, np.concatenate([matrices.reshape(len(matrices), -1) for matrices in values], axis=1)
 
 
 class LearnedDensity(Density):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parteq.core.sphere import spread_directions
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.errors import DataError
 
@@ -136,10 +136,8 @@ def _inspect_views(particles: Particles, found: Inspection) -> None:
         return
     views = particles.rotations()[:, 2, :]
     largest = float(np.linalg.eigvalsh(views.T @ views / len(views))[-1])
-    # A cell for each of some directions, spread evenly over a hemisphere by the golden angle.
-    z = (np.arange(_DIRECTIONS) + 0.5) / _DIRECTIONS
-    turn = np.arange(_DIRECTIONS) * math.pi * (3 - math.sqrt(5))
-    cells = np.stack([np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z], axis=1)
+    # A cell for each of some directions.
+    cells = spread_directions(_DIRECTIONS, half=True)
     seen = len(np.unique(np.abs(views @ cells.T).argmax(axis=1))) / _DIRECTIONS
     expected = 1 - (1 - 1 / _DIRECTIONS) ** len(views)
     found.numbers |= {
