@@ -151,9 +151,10 @@ class FieldBatchNorm(nn.Module):
 
     def _batch_statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of values (batch, fields, components, positions) and take note of them."""
-        count = total(torch.tensor(float(values.shape[0] * values.shape[3]), device=values.device))
-        if count < 2:
+        mine = values.shape[0] * values.shape[3]
+        if mine * world_size() < 2:  # asked without waiting for the device
             raise ValueError("batch statistics need more than one value per channel")
+        count = total(torch.tensor(float(mine), device=values.device))
         mean = _times(total(values.sum(dim=(0, 3))) / count, self.invariant_directions)
         centred = values - self._spread(mean)[..., None]
         variance = _times(total(centred.square().sum(dim=(0, 3))) / count, self.averages)
