@@ -21,7 +21,7 @@ from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, axes_of
 from parteq.core.distributed import total
 from parteq.datasets.cryoem.projection import phase_ramp
 
-__all__ = ["Poses", "map_of_poses", "propose", "refine", "refine_with_map", "weigh"]
+__all__ = ["Poses", "map_of_poses", "misfit", "propose", "refine", "refine_with_map", "weigh"]
 
 _ROUNDS = 10
 _MOMENTUM = 0.7
@@ -165,6 +165,18 @@ def refine_with_map(
         # The first step leads off the grid, and nowhere else.
         ahead = poses.moved(_MOMENTUM * change) if number else poses
     return poses, map_of_poses(model, data, poses, device, frame), frame
+
+
+def misfit(
+    model: PoseInference, volume: Float[Tensor, "box box box"], data: Data, poses: Poses, device: torch.device
+) -> float:
+    """What a map leaves of the images at these poses: the mean over images and frequencies of |y − c s|²."""
+    matching = Matching(volume.to(device), model.disc)
+
+    def left(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
+        return (matching.residuals(samples, transfer, rotations, shifts),)
+
+    return float(each_batch(left, data, device, poses.rotations, poses.shifts)[0].mean())
 
 
 def weigh(

@@ -1,4 +1,4 @@
-"""How far poses may be trusted: are they found again, by each half of the particles for itself?
+"""How far poses may be trusted: are they found again, by each half of the particles, or by searches begun by chance?
 
 A particle is too sure of a map that it is itself part of, so its confidence is given the map of the other half. And a
 map that is wrong explains its images well enough to be sure of their poses: posteriors are given the map. So the
@@ -12,6 +12,10 @@ the confidence in the poses promises, so that
     factor = agreement / mean confidence,        at most 1,
 
 is what the confidence is to be multiplied with, and where it is small nothing is to be trusted.
+
+A half of a hundred particles may be too few to find anything. So where halves disagree, all particles are searched
+again, each time begun by chance. What fits the images best is kept, and the agreement is that of the two searches that
+fit best: there are many ways to be wrong, and one, up to a turn, to be right.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from parteq.apps.cryoem.diagnosis import correlations_after_turns
-from parteq.apps.cryoem.estimation import Poses, map_of_poses, refine, refine_with_map, weigh
+from parteq.apps.cryoem.estimation import Poses, map_of_poses, misfit, refine, refine_with_map, weigh
 from parteq.apps.cryoem.expectation import expectation_maximisation
 from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
@@ -36,7 +40,9 @@ from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 __all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable"]
 
 _RELIABLE_FROM = 0.6
-_STARTS = 3
+_ENOUGH = 0.5  # agreement of searches: where there is no confidence either, none were reliable without it
+_MOST_SEARCHES, _FEWEST_SEARCHES = 10, 3
+_SEARCHED = 20_000  # particles, times searches, lest many particles take for ever
 _KEPT = 0.1
 _MOST = 4000  # particles of both halves
 _MEASURED = 500
@@ -48,12 +54,19 @@ class Reliability:
     """How far to trust poses, and others found with the same map.
 
     Attributes:
-        agreement: see `half_agreement`.
+        half_agreement: see `half_agreement`.
         confidence: the mean of what each half was given the map of the other.
+        search_agreement: of the two searches that fit best, if searches were begun by chance.
     """
 
-    agreement: float
+    half_agreement: float
     confidence: float
+    search_agreement: float | None = None
+
+    @property
+    def agreement(self) -> float:
+        """That of the searches if there were any."""
+        return self.half_agreement if self.search_agreement is None else self.search_agreement
 
     @property
     def factor(self) -> float:
@@ -62,12 +75,15 @@ class Reliability:
 
     @property
     def reliable(self) -> bool:
-        """Whether halves agree on most of the poses that there is confidence in."""
+        """Whether there is agreement on most of the poses that there is confidence in."""
         return self.factor >= _RELIABLE_FROM
 
     def sentence(self) -> str:
         """In words."""
-        found = f"two halves of the particles, each for itself, find the same pose for {self.agreement:.0%} of them"
+        searches = "two halves of the particles, each for itself,"
+        if self.search_agreement is not None:
+            searches = "the two best of several searches, each begun by chance,"
+        found = f"{searches} find the same pose for {self.agreement:.0%} of the particles"
         if self.reliable:
             return f"{found[0].upper()}{found[1:]}."
         return f"Not reliable: {found} only. The map may be wrong; try another --seed, or more particles."
@@ -90,10 +106,20 @@ class Found:
     reliability: Reliability
 
 
+@dataclass(frozen=True)
+class _Search:
+    """Where poses led when they were refined."""
+
+    poses: Poses
+    volume: Float[Tensor, "box box box"]
+    frame: SymmetryFrame
+    misfit: float
+
+
 def refine_until_reliable(
     model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int, symmetry: str = "C1"
 ) -> Found:
-    """Poses refined with their map; not being reliable, they are begun again by chance, twice at most.
+    """Poses refined with their map; not being reliable, they are searched for by chance, until two searches agree.
 
     Args:
         model: for its disc.
@@ -104,23 +130,28 @@ def refine_until_reliable(
         symmetry: the point group of the particle: its map is made to have it, and a pose is as right as its copies.
 
     Returns:
-        Of what was found that of the greatest agreement.
+        Of what was found that which fits the images best.
     """
-    best = _refined(model, data, poses, device, seed, symmetry)
-    for start in range(1, _STARTS):
-        if best.reliability.reliable:
+
+    def search(start: Poses) -> _Search:
+        refined, volume, frame = refine_with_map(model, data, start, device, symmetry)
+        return _Search(refined, volume, frame, misfit(model, volume, data, refined, device))
+
+    tried = [search(poses)]
+    agreement = half_agreement(model, data, tried[0].poses, device, seed)
+    confidence = confidence_across_halves(model, data, tried[0].poses, device, seed, tried[0].frame)
+    reliability = Reliability(agreement, float(confidence.mean()))
+    count = len(poses.rotations)
+    for number in range(1, min(_MOST_SEARCHES, max(_FEWEST_SEARCHES, _SEARCHED // count))):
+        if reliability.reliable and (number == 1 or reliability.agreement > _ENOUGH):
             break
-        by_chance = _forgotten(poses, torch.Generator().manual_seed(seed + start), kept=0)
-        other = _refined(model, data, by_chance, device, seed, symmetry)
-        best = max(best, other, key=lambda found: found.reliability.agreement)
-    return best
-
-
-def _refined(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int, symmetry: str) -> Found:
-    refined, volume, frame = refine_with_map(model, data, poses, device, symmetry)
-    confidence = confidence_across_halves(model, data, refined, device, seed, frame)
-    reliability = Reliability(half_agreement(model, data, refined, device, seed), float(confidence.mean()))
-    return Found(refined, volume, confidence * reliability.factor, reliability)
+        tried.append(search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0)))
+        tried.sort(key=lambda found: found.misfit)
+        best, second = tried[:2]
+        confidence = confidence_across_halves(model, data, best.poses, device, seed, best.frame)
+        same = _same_poses(second.poses, best.poses, best.volume)
+        reliability = Reliability(agreement, float(confidence.mean()), same)
+    return Found(tried[0].poses, tried[0].volume, confidence * reliability.factor, reliability)
 
 
 def confidence_across_halves(
@@ -169,9 +200,14 @@ def half_agreement(model: PoseInference, data: Data, poses: Poses, device: torch
         first = map_of_poses(model, part, _forgotten(known, generator, _KEPT), device)
         again = Poses(*expectation_maximisation(model.disc, first, part, known.shifts, device))
         volume = map_of_poses(model, part, again, device)
-        there = refine(model, volume, some_of(data, measured), unknown, device, everywhere=True)
-        found.append(there.rotations.double().numpy())
+        found.append(refine(model, volume, some_of(data, measured), unknown, device, everywhere=True))
     one, other = found
+    return _same_poses(one, other, volume)
+
+
+def _same_poses(first: Poses, second: Poses, volume: Float[Tensor, "box box box"]) -> float:
+    """The share of particles whose two poses agree, up to a turn of all; the volume is that of the second."""
+    one, other = (poses.rotations.double().numpy() for poses in (first, second))
     turns = pose_errors(one, other).alignment.rotations_in_true_frame(one).swapaxes(1, 2) @ other
     alike = correlations_after_turns(volume, torch.from_numpy(turns).float())
     small = turned_by_vector(torch.eye(3), math.radians(CONFIDENT_DEGREES) * rotation_grid()[::_EVERY, 0])

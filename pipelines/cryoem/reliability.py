@@ -35,7 +35,10 @@ def read_reliability(run: Path) -> Reliability | None:
         return None
     values = read_json(run / _NAME)
     try:
-        return Reliability(float(values["agreement"]), float(values["confidence"]))
+        same = values["search_agreement"]
+        return Reliability(
+            float(values["half_agreement"]), float(values["confidence"]), None if same is None else float(same)
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(run / _NAME, "is damaged") from error
 
@@ -46,4 +49,5 @@ def report_reliability(found: Reliability | None) -> dict[str, Any]:
         return {}
     if not found.reliable:
         warnings.warn(found.sentence(), stacklevel=2)
-    return {"half_agreement": found.agreement, "reliable": found.reliable}
+    searched = {} if found.search_agreement is None else {"search_agreement": found.search_agreement}
+    return {"half_agreement": found.half_agreement, **searched, "reliable": found.reliable}

@@ -27,6 +27,7 @@ SMALL = ["--box", "16", "--width", "0.4", "--batch-size", "32", "--quiet"]
 def few_rounds(monkeypatch) -> None:
     """So that small trainings take no time."""
     monkeypatch.setattr("parteq.apps.cryoem.expectation._ROUNDS", 2)
+    monkeypatch.setattr("parteq.apps.cryoem.halves._MOST_SEARCHES", 3)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +74,9 @@ def test_a_run_from_images_alone_leaves_map_poses_and_report(parteq, simulated, 
     assert isinstance(results["stuck"], bool)
     # 96 images and two passes are not enough, and it says so, here and to all who use the map.
     assert results["reliable"] is False
-    assert "Not reliable: two halves" in complaint
+    assert "Not reliable: the two best of several searches" in complaint
     assert complaint.count("parteq: ") == 1
-    assert "Not reliable: two halves" in (run / "report.html").read_text()
+    assert "Not reliable: the two best of several searches" in (run / "report.html").read_text()
     words = [
         "--run",
         run,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from parteq.apps.cryoem.estimation import Poses
+from parteq.apps.cryoem import halves
+from parteq.apps.cryoem.estimation import Poses, map_of_poses
+from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.halves import Reliability, half_agreement
+from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY
 
 from .conftest import small_model
-from .test_expectation import CPU, noisy  # noqa: F401
+from .test_expectation import CPU, errors, noisy  # noqa: F401
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,34 @@ def test_confidence_is_scaled_to_what_halves_agree_on(agreement, confidence, fac
     assert found.factor == pytest.approx(factor)
     assert found.reliable is reliable
     assert found.sentence().startswith("Not reliable: ") is not reliable
+
+
+def test_what_searches_agree_on_counts_where_halves_do_not():
+    found = Reliability(0.1, 0.9, search_agreement=0.9)
+    assert found.reliable
+    assert found.factor == 1
+    assert found.sentence() == (
+        "The two best of several searches, each begun by chance, find the same pose for 90% of the particles."
+    )
+
+
+def test_the_search_goes_on_until_the_two_that_fit_best_agree(noisy, monkeypatch):  # noqa: F811
+    data, rotations, shifts = noisy
+    jitter = torch.nn.functional.normalize(torch.randn(2, len(rotations), 3), dim=2) * 0.02
+    right = [turned_by_vector(rotations, turns) for turns in jitter]
+    ends = iter([rotations.roll(1, 0), rotations.roll(2, 0), right[0], rotations.roll(3, 0), right[1], right[0]])
+
+    def refined(model, data, start, device, symmetry):
+        poses = Poses(next(ends), shifts)
+        return poses, map_of_poses(model, data, poses, device), NO_SYMMETRY
+
+    monkeypatch.setattr(halves, "refine_with_map", refined)
+    monkeypatch.setattr(halves, "half_agreement", lambda *_: 0.0)
+    found = halves.refine_until_reliable(small_model(), data, Poses(rotations, shifts), CPU, seed=0)
+    assert found.reliability.reliable
+    assert found.reliability.search_agreement > 0.8
+    assert np.median(errors(found.poses.rotations, rotations)) < 3
+    assert len(list(ends)) == 1
 
 
 @pytest.mark.slow
