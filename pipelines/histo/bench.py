@@ -46,7 +46,7 @@ Forward: TypeAlias = "Callable[[Tensor], Tensor]"
 
 @dataclass(kw_only=True)
 class Bench(RunCommand):
-    """Compare size, work and latency of every form that a classifier can be exported to, on one thread of the CPU."""
+    """Compare size, work and latency of all forms of a classifier for export, on one thread of the CPU."""
 
     example: ClassVar[str] = "parteq histo bench --run RUN --json bench.json"
 
