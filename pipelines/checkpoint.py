@@ -145,6 +145,8 @@ def write_checkpoint(path: Path, model: nn.Module, about: dict[str, Any], state:
     weights = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
     save_file(weights, temporary / "model.safetensors", {_METADATA: json.dumps(about, allow_nan=False)})
     torch.save(state, temporary / "training.pt")
+    # Readable to those who can read the others: safetensors keeps its file to its owner.
+    (temporary / "model.safetensors").chmod((temporary / "training.pt").stat().st_mode)
     write_json(temporary / "model.json", about)
     for file in temporary.iterdir():
         sync(file)

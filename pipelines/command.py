@@ -77,6 +77,10 @@ class Command(ABC):
                 continue
             if (other := seen.setdefault(path.resolve(), name)) != name:
                 raise DataError(path, f"is to be written by --{other} and by --{name}")
+            for given, value in vars(self).items():
+                read = given not in self.files and isinstance(value, str | Path) and path.is_file()
+                if read and Path(value).resolve() == path.resolve():
+                    raise DataError(path, f"is read by --{given.replace('_', '-')}, and would be lost to --{name}")
             # A file may stand in the folder that is still to be made.
             if path != folder and folder not in path.parents:
                 check_file(path)

@@ -40,7 +40,7 @@ from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 __all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable"]
 
 _RELIABLE_FROM = 0.6
-_ENOUGH = 0.5  # agreement of searches: where there is no confidence either, none were reliable without it
+_ENOUGH = 0.5  # agreement below which nothing is reliable, however little confidence there is
 _MOST_SEARCHES, _FEWEST_SEARCHES = 10, 3
 _SEARCHED = 20_000  # particles, times searches, lest many particles take for ever
 _KEPT = 0.1
@@ -76,7 +76,7 @@ class Reliability:
     @property
     def reliable(self) -> bool:
         """Whether there is agreement on most of the poses that there is confidence in."""
-        return self.factor >= _RELIABLE_FROM
+        return self.factor >= _RELIABLE_FROM and self.agreement >= _ENOUGH
 
     def sentence(self) -> str:
         """In words."""
@@ -143,7 +143,7 @@ def refine_until_reliable(
     reliability = Reliability(agreement, float(confidence.mean()))
     count = len(poses.rotations)
     for number in range(1, min(_MOST_SEARCHES, max(_FEWEST_SEARCHES, _SEARCHED // count))):
-        if reliability.reliable and (number == 1 or reliability.agreement > _ENOUGH):
+        if reliability.reliable:
             break
         tried.append(search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0)))
         tried.sort(key=lambda found: found.misfit)
