@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather", "is_main", "joined", "rank", "total", "wait", "world_size"]
+__all__ = ["gather", "is_main", "joined", "of_main", "rank", "total", "wait", "world_size"]
 
 
 def rank() -> int:
@@ -55,6 +55,14 @@ def wait() -> None:
     """Returns once every process has come here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def of_main(answer: bool) -> bool:
+    """What the main process says, in every process: of a clock, say, which each reads at another moment."""
+    answers = [answer]
+    if dist.is_initialized():
+        dist.broadcast_object_list(answers)
+    return answers[0]
 
 
 class _Total(torch.autograd.Function):

@@ -77,13 +77,17 @@ class Command(ABC):
                 continue
             if (other := seen.setdefault(path.resolve(), name)) != name:
                 raise DataError(path, f"is to be written by --{other} and by --{name}")
-            for given, value in vars(self).items():
-                read = given not in self.files and isinstance(value, str | Path) and path.is_file()
-                if read and Path(value).resolve() == path.resolve():
-                    raise DataError(path, f"is read by --{given.replace('_', '-')}, and would be lost to --{name}")
+            self._check_not_read(name, path)
             # A file may stand in the folder that is still to be made.
             if path != folder and folder not in path.parents:
                 check_file(path)
+
+    def _check_not_read(self, name: str, path: Path) -> None:
+        """Refuses to replace a file that the command reads."""
+        for given, value in vars(self).items():
+            read = given not in self.files and isinstance(value, str | Path)
+            if read and path.is_file() and Path(value).resolve() == path.resolve():
+                raise DataError(path, f"is read by --{given.replace('_', '-')}, and would be lost to --{name}")
 
     @abstractmethod
     def run(self) -> dict[str, Any]:
@@ -123,8 +127,8 @@ class RunCommand(Command):
 
     run_path: Annotated[Path, tyro.conf.arg(name="run", metavar="RUN")]
     """Run directory."""
-    weights: Literal["last", "best"] = "last"
-    """Of the last epoch, or the best."""
+    weights: Annotated[Literal["last", "best"] | None, tyro.conf.arg(metavar="last|best", help_behavior_hint="")] = None
+    """Of the last epoch, or the best; by default the last, or the best of --restarts."""
 
     def checkpoint(self, application: str | None = None) -> Checkpoint:
         """The checkpoint asked for.

@@ -42,6 +42,7 @@ def warn_of_known(
     groups: NDArray[Any] | None,
     *,
     divided: bool,
+    whose: str = "the run was",
 ) -> None:
     """Warns if a network, or its best epoch or temperature, was fitted to some of the data it is to be judged by.
 
@@ -50,13 +51,19 @@ def warn_of_known(
         dataset: to be judged by.
         groups: of it, as for `describe`.
         divided: whether its file is parted into training and test data.
+        whose: training it was, in the words of the warning.
     """
     for part, word in (("training", "trained"), ("validation", "validated")):
         earlier = run_data.get(part)
         known = _known_part(earlier, dataset, groups, divided) if isinstance(earlier, dict) else None
         if known is not None:
-            warnings.warn(f"{dataset.source}: the run was {word} on {known}: others may score lower", stacklevel=2)
+            warnings.warn(f"{dataset.source}: {whose} {word} on {known}: others may score lower", stacklevel=2)
             return
+    # A run that was fine-tuned remembers what its weights came from.
+    weights = run_data.get("weights")
+    if isinstance(weights, dict) and isinstance(weights.get("data"), dict):
+        whose = "the weights that the run began with were"
+        warn_of_known(weights["data"], dataset, groups, divided=divided, whose=whose)
 
 
 def _known_part(

@@ -13,10 +13,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
+import time
+import weakref
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +34,9 @@ from parteq.pipelines.files import make_folder, read_json, read_toml, write_json
 
 __all__ = ["Run", "find_checkpoint", "versions"]
 
+log = logging.getLogger(__name__)
+
+_PATIENCE = 10.0  # seconds: so long may workers of a process that was killed hold what it held
 PACKAGES = ("torch", "escnn", "numpy", "scipy", "scikit-learn", "scikit-image", "safetensors")
 
 
@@ -56,15 +63,14 @@ class Run:
         begun = cls.exists(path)
         if begun and cls(path).epochs():
             raise DataError(path, "holds a run already: add --resume to go on with it, or choose another folder")
-        if begun and (process := _at_work(path)):
-            raise DataError(path, f"is the run of process {process}, which is at work: choose another folder")
         if not begun and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise DataError(path, "is not empty and no run: choose another folder")
+        lock = _locked(path) if begun else None
         temporary = path.with_name(f".{path.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         make_folder(temporary)
         write_toml(temporary / "config.toml", options)
-        write_json(temporary / "versions.json", versions() | {"host": platform.node(), "process": os.getpid()})
+        write_json(temporary / "versions.json", versions())
         write_json(temporary / "data.json", data)
         if begun:
             (path / "metrics.jsonl").unlink(missing_ok=True)
@@ -73,7 +79,9 @@ class Run:
             temporary.rmdir()
         else:
             os.replace(temporary, path)
-        return cls(path)
+        run = cls(path)
+        weakref.finalize(run, os.close, _locked(path) if lock is None else lock)
+        return run
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -86,6 +94,20 @@ class Run:
             raise DataError(path, "is no run: it has no config.toml")
         return cls(path)
 
+    @classmethod
+    def resume(cls, path: Path) -> Run:
+        """Opens a run to go on with: no other process may until this one ends.
+
+        What was recorded after the last checkpoint is forgotten, for training will record it again.
+
+        Raises:
+            DataError: if there is none, its files are damaged, or a process is at work on it.
+        """
+        run = cls.open(path)
+        weakref.finalize(run, os.close, _locked(path))
+        write_text(path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in run.history()))
+        return run
+
     @staticmethod
     def exists(path: Path) -> bool:
         """Whether there is a run at this path."""
@@ -96,14 +118,15 @@ class Run:
         folders = (self.path / "checkpoints").glob("[0-9]*")
         return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
-    def checkpoint(self, which: Literal["last", "best"] = "last") -> Checkpoint:
-        """The last checkpoint, or the best by validation.
+    def checkpoint(self, which: Literal["last", "best"] | None = None) -> Checkpoint:
+        """The last checkpoint, or the best by validation; by default the last, or of several attempts the best.
 
         Raises:
             DataError: if there is none yet.
         """
         if not self.epochs():
             raise DataError(self.path, "has no checkpoint yet")
+        which = which or ("best" if self.options.get("restarts") else "last")
         last = Checkpoint(self._folder(self.epochs()[-1]))
         return last if which == "last" else Checkpoint(self._folder(last.about()["best_epoch"]))
 
@@ -117,10 +140,6 @@ class Run:
             return [json.loads(line) for line in lines[:last]]
         except ValueError as error:
             raise DataError(path, f"is damaged: {error}") from error
-
-    def rewind(self) -> None:
-        """Forgets what was recorded after the last checkpoint, before a resumed training records it again."""
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self.history()))
 
     def save(
         self, record: dict[str, Any], model: nn.Module, about: dict[str, Any], state: dict[str, Any], score: float
@@ -138,7 +157,7 @@ class Run:
             file.write(json.dumps(record) + "\n")
         epoch, earlier = int(record["epoch"]), self.epochs()
         about = about | {"schema": 1, "epoch": epoch, "best_epoch": epoch, "best_score": score}
-        if earlier and (before := self.checkpoint().about())["best_score"] >= score:
+        if earlier and (before := self.checkpoint("last").about())["best_score"] >= score:
             about |= {key: before[key] for key in ("best_epoch", "best_score")}
         write_checkpoint(self._folder(epoch), model, about, state)
         for old in earlier[:-1]:
@@ -149,19 +168,28 @@ class Run:
         return self.path / "checkpoints" / f"{epoch:04d}"
 
 
-def _at_work(path: Path) -> int | None:
-    """The process that began a run, if it is still there."""
-    made = read_json(path / "versions.json")
-    process = made.get("process")
-    if made.get("host") != platform.node() or not isinstance(process, int) or process == os.getpid():
-        return None
-    try:
-        os.kill(process, 0)  # asks, and does nothing
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass  # it is another user's
-    return process
+def _locked(folder: Path) -> int:
+    """A handle of a folder that no other process gets before it is closed, or this process ends, however it ends.
+
+    Raises:
+        DataError: another process has it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                os.close(handle)
+                reason = "is at work in another process: wait for its end, or choose another folder"
+                raise DataError(folder, reason) from error
+            time.sleep(0.2)
+        except OSError as error:
+            log.info("%s is not kept from other processes, for there are no locks here: %s", folder, error)
+            return handle
+        else:
+            return handle
 
 
 def find_checkpoint(path: Path) -> Checkpoint:

@@ -83,16 +83,17 @@ class TrainingCommand(Command):
             data: what is trained on, for `data.json`.
 
         Raises:
-            DataError: if the folder is taken, or a run to be resumed had other options or other data.
+            DataError: if the folder is taken, or a run to be resumed had other options or other data, or is at work.
         """
         from parteq.core.distributed import is_main, wait
         from parteq.pipelines.run import Run
 
         resumed = self.resume and Run.exists(self.out) and bool(Run.open(self.out).epochs())
-        if is_main() and not resumed:
-            Run.create(self.out, self.options(), data)
+        if is_main():
+            run = Run.resume(self.out) if resumed else Run.create(self.out, self.options(), data)
         wait()
-        run = Run.open(self.out)
+        if not is_main():
+            run = Run.open(self.out)
         if resumed:
             free = {"out", "device", "workers", "max_seconds"}
             for name, value in self.options().items():
@@ -100,6 +101,4 @@ class TrainingCommand(Command):
                     raise DataError(run.path, f"has {name} = {run.options.get(name)}, not {value}: resume without it")
             if run.data != data:
                 raise DataError(run.path, "was trained on other data: the files have changed")
-            if is_main():
-                run.rewind()
         return run

@@ -25,10 +25,11 @@ from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import rotation_grid
 from parteq.datasets.cryoem.projection import fourier_volume, read_transform
 
-__all__ = ["Diagnosis", "correlations_after_turns", "diagnose", "self_similarity"]
+__all__ = ["STUCK_BELOW", "Diagnosis", "correlations_after_turns", "diagnose", "search_agreement", "self_similarity"]
 
+STUCK_BELOW = 0.5
+"""Share of the images, that encoder and search agree on, below which the encoder is called stuck."""
 _AGREE_DEGREES = 20.0
-_STUCK_BELOW = 0.5
 _SYMMETRIC_ABOVE = 0.95
 _SMALLEST_TURN_DEGREES = 40.0
 
@@ -50,7 +51,7 @@ class Diagnosis:
     @property
     def stuck(self) -> bool:
         """Whether encoder and search disagree on most images."""
-        return self.agreement < _STUCK_BELOW
+        return self.agreement < STUCK_BELOW
 
     @property
     def symmetric(self) -> bool:
@@ -90,11 +91,20 @@ def diagnose(
         poses: what the encoder proposed for them.
         device: where to compute.
     """
+    return Diagnosis(search_agreement(model, volume, data, poses, device), *self_similarity(volume))
+
+
+def search_agreement(
+    model: PoseInference,
+    volume: Float[Tensor, "box box box"],
+    data: Dataset[Any],
+    poses: Poses,
+    device: torch.device,
+) -> float:
+    """The share of the images for which encoder and search agree within 20°; arguments as of :func:`diagnose`."""
     searched = refine(model, volume, data, poses, device, everywhere=True)
     cosines = ((poses.rotations * searched.rotations).sum((1, 2)) - 1) / 2
-    agreement = float((cosines > math.cos(math.radians(_AGREE_DEGREES))).float().mean())
-    similarity, turn = self_similarity(volume)
-    return Diagnosis(agreement, similarity, turn)
+    return float((cosines > math.cos(math.radians(_AGREE_DEGREES))).float().mean())
 
 
 def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]:

@@ -40,11 +40,9 @@ class Poses:
     rotations: Float[Tensor, "n 3 3"]
     shifts: Float[Tensor, "n 2"]
 
-    def towards(self, others: Poses, limit: float = math.inf) -> Float[Tensor, "n 5"]:
-        """Rotation vectors ω and moves that lead to others, exp(ω) R; none where the turn is beyond a limit."""
-        turns = roma.rotmat_to_rotvec(others.rotations @ self.rotations.mT)
-        change = torch.cat([turns, others.shifts - self.shifts], 1)
-        return change * (turns.norm(dim=1, keepdim=True) < limit)
+    def towards(self, others: Poses) -> Float[Tensor, "n 5"]:
+        """Rotation vectors ω and moves that lead to others, exp(ω) R."""
+        return torch.cat([roma.rotmat_to_rotvec(others.rotations @ self.rotations.mT), others.shifts - self.shifts], 1)
 
     def moved(self, change: Float[Tensor, "n 5"]) -> Poses:
         """Poses changed by rotation vectors and moves."""
@@ -154,16 +152,17 @@ def refine_with_map(
     """
     volume = map_of_poses(model, data, poses, device)
     poses = Poses(*expectation_maximisation(model.disc, volume, data, poses.shifts, device))
-    frame = NO_SYMMETRY if symmetry == "C1" else axes_of_map(map_of_poses(model, data, poses, device), symmetry)
+    frame = axes_of_map(map_of_poses(model, data, poses, device), symmetry)
     ahead = poses
     for number in range(rounds):
         volume = map_of_poses(model, data, ahead, device, frame)
         before, poses = poses, refine(model, volume, data, ahead, device)
-        change = before.towards(poses, _JUMP)
-        if change[:, :3].norm(dim=1).median() < _STILL:
+        change = before.towards(poses)
+        turned = change[:, :3].norm(dim=1, keepdim=True)
+        if turned.median() < _STILL:
             break
-        # The first step leads off the grid, and nowhere else.
-        ahead = poses.moved(_MOMENTUM * change) if number else poses
+        # The first step leads off the grid, and a jump elsewhere, but nowhere on.
+        ahead = poses.moved(_MOMENTUM * change * (turned < _JUMP)) if number else poses
     return poses, map_of_poses(model, data, poses, device, frame), frame
 
 

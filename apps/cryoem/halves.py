@@ -82,7 +82,7 @@ class Reliability:
         """In words."""
         searches = "two halves of the particles, each for itself,"
         if self.search_agreement is not None:
-            searches = "the two best of several searches, each begun by chance,"
+            searches = "the two searches of several that fit best"
         found = f"{searches} find the same pose for {self.agreement:.0%} of the particles"
         if self.reliable:
             return f"{found[0].upper()}{found[1:]}."
@@ -97,12 +97,14 @@ class Found:
         poses: refined.
         volume: the map that they make, in units of the samples.
         confidence: in each pose, scaled by the reliability, [N].
+        frame: of the axes of the map.
         reliability: of poses and map.
     """
 
     poses: Poses
     volume: Float[Tensor, "box box box"]
     confidence: Float[Tensor, " n"]
+    frame: SymmetryFrame
     reliability: Reliability
 
 
@@ -151,7 +153,8 @@ def refine_until_reliable(
         confidence = confidence_across_halves(model, data, best.poses, device, seed, best.frame)
         same = _same_poses(second.poses, best.poses, best.volume)
         reliability = Reliability(agreement, float(confidence.mean()), same)
-    return Found(tried[0].poses, tried[0].volume, confidence * reliability.factor, reliability)
+    best = tried[0]
+    return Found(best.poses, best.volume, confidence * reliability.factor, best.frame, reliability)
 
 
 def confidence_across_halves(

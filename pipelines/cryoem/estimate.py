@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
@@ -14,12 +16,13 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import RunCommand
-from parteq.pipelines.cryoem.options import ParticlesInput
+from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint
 from parteq.pipelines.cryoem.reliability import read_reliability, report_reliability
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.utils.data import TensorDataset
 
     from parteq.apps.cryoem.estimation import Poses
     from parteq.apps.cryoem.inference import PoseInference
@@ -30,6 +33,8 @@ __all__ = ["Estimate"]
 
 _PART = 4096
 """Particles that are done, and put down, before the next are begun."""
+_ASKED = 200
+"""Particles for which a search is asked whether the encoder is right."""
 
 
 @dataclass(kw_only=True)
@@ -57,6 +62,7 @@ class Estimate(ParticlesInput, RunCommand):
         from parteq.core.distributed import is_main, joined, wait
 
         began = time.monotonic()
+        reliability = read_reliability(self.run_path)
         if self.out.suffix != ".star":
             raise DataError(f"--out {self.out}", "the name of a STAR file ends in .star")
         with joined(self.torch_device()) as device:
@@ -73,8 +79,8 @@ class Estimate(ParticlesInput, RunCommand):
             volume = self._volume(model)
             frame = self._axes(volume)
             with torch.no_grad():
-                found = self._parts(model, volume, samples, device, frame)
-            reliability = read_reliability(self.run_path)
+                done, found = self._parts(model, volume, samples, device, frame)
+                asked = {} if self.refine else self._ask_search(model, volume, samples, device, found)
             if reliability is not None:
                 found["confidence"] *= reliability.factor
             if is_main():
@@ -91,8 +97,9 @@ class Estimate(ParticlesInput, RunCommand):
             "out": str(self.out),
             "n_particles": len(particles),
             **report_reliability(reliability),
+            **asked,
             "mean_confidence": float(found["confidence"].mean()),
-            "particles_per_second": len(particles) / seconds,
+            "particles_per_second": (len(particles) - done) / seconds,
             "seconds": seconds,
         }
 
@@ -128,10 +135,11 @@ class Estimate(ParticlesInput, RunCommand):
 
     def _parts(
         self, model: PoseInference, volume: Tensor, samples: ParticleSamples, device: torch.device, frame: SymmetryFrame
-    ) -> dict[str, np.ndarray]:
-        """Rotations, shifts and confidence of all, as they come; what is done is kept on the disk."""
-        import torch
-        from torch.utils.data import TensorDataset
+    ) -> tuple[int, dict[str, np.ndarray]]:
+        """Rotations, shifts and confidence of all, as they come, and how many were done before.
+
+        What is done is kept on the disk.
+        """
         from tqdm import tqdm
 
         from parteq.apps.cryoem.estimation import weigh
@@ -139,22 +147,22 @@ class Estimate(ParticlesInput, RunCommand):
 
         count = len(samples)
         names = {"rotations": (count, 3, 3), "shifts": (count, 2), "confidence": (count,)}
-        done, found = self._begun(samples, names)
+        identity = self._identity(samples, volume)
+        done, found = self._begun(identity, names)
         shown = is_main() and sys.stderr.isatty() and not self.quiet
         with tqdm(total=count, initial=done, unit="particle", leave=False, disable=not shown) as bar:
             for first in range(done, count, _PART):
                 indices = np.arange(first, min(first + _PART, count))
-                parts = [samples.batch(part) for part in np.array_split(indices, math.ceil(len(indices) / 256))]
-                data = TensorDataset(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+                data = _read(samples, indices)
                 poses = self._estimate(model, volume, data, device)
                 confidence = weigh(model, volume, data, poses, device, frame)
                 for name, tensor in zip(names, (poses.rotations, poses.shifts, confidence), strict=True):
                     found[name][indices] = tensor.numpy()
                 if is_main():
-                    self._keep(samples, found, int(indices[-1]) + 1)
+                    self._keep(identity, found, int(indices[-1]) + 1)
                 wait()
                 bar.update(len(indices))
-        return found
+        return done, found
 
     def _estimate(self, model: PoseInference, volume: Tensor, data: Any, device: torch.device) -> Poses:
         from parteq.apps.cryoem.estimation import propose, refine
@@ -165,15 +173,41 @@ class Estimate(ParticlesInput, RunCommand):
             poses = refine(model, volume, data, poses, device)
         return poses
 
+    def _ask_search(
+        self,
+        model: PoseInference,
+        volume: Tensor,
+        samples: ParticleSamples,
+        device: torch.device,
+        found: dict[str, np.ndarray],
+    ) -> dict[str, Any]:
+        """Whether a search over all rotations finds the poses of the encoder, for a part of the particles."""
+        import torch
+
+        from parteq.apps.cryoem.diagnosis import STUCK_BELOW, search_agreement
+        from parteq.apps.cryoem.estimation import Poses
+
+        few = np.unique(np.linspace(0, len(samples) - 1, _ASKED).astype(int))
+        poses = Poses(*(torch.from_numpy(found[name][few]) for name in ("rotations", "shifts")))
+        agreement = search_agreement(model, volume, _read(samples, few), poses, device)
+        if agreement < STUCK_BELOW:
+            warnings.warn(
+                f"for {1 - agreement:.0%} of the images a search finds another pose than the encoder: add --refine",
+                stacklevel=2,
+            )
+            return {"encoder_search_agreement": agreement, "stuck": True, "reliable": False}
+        return {"encoder_search_agreement": agreement, "stuck": False}
+
     def _parts_file(self) -> Path:
         return self.out.with_name(f".{self.out.stem}.parts.npz")
 
-    def _identity(self, samples: ParticleSamples) -> str:
+    def _identity(self, samples: ParticleSamples, volume: Tensor) -> str:
         """What a result that was begun must have been begun with."""
         weights = self.checkpoint("cryoem").fingerprint()
-        return f"{weights} {samples.particles.source.resolve()} {len(samples)} {self.refine}"
+        of_map = hashlib.sha256(volume.numpy().tobytes()).hexdigest()
+        return f"{weights} {of_map} {fingerprint(samples.particles)} {self.refine}"
 
-    def _begun(self, samples: ParticleSamples, names: dict[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
+    def _begun(self, identity: str, names: dict[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
         """How many particles were done before, and what was found of them."""
         found = {name: np.zeros(shape, np.float32) for name, shape in names.items()}
         path = self._parts_file()
@@ -181,8 +215,10 @@ class Estimate(ParticlesInput, RunCommand):
             return 0, found
         try:
             with np.load(path, allow_pickle=False) as file:
-                if str(file["identity"]) != self._identity(samples):
-                    raise DataError(path, "was begun with another run or other particles: go without --resume")
+                if str(file["identity"]) != identity:
+                    raise DataError(
+                        path, "was begun with another run or other particles, or in another order: go without --resume"
+                    )
                 done = int(file["done"])
                 for name, values in found.items():
                     values[:done] = file[name]
@@ -190,9 +226,18 @@ class Estimate(ParticlesInput, RunCommand):
             raise DataError(path, f"is damaged: {error}") from error
         return done, found
 
-    def _keep(self, samples: ParticleSamples, found: dict[str, np.ndarray], done: int) -> None:
+    def _keep(self, identity: str, found: dict[str, np.ndarray], done: int) -> None:
         from parteq.datasets.files import replacing
 
         with replacing(self._parts_file()) as temporary:
             parts = {name: values[:done] for name, values in found.items()}
-            np.savez(temporary, identity=self._identity(samples), done=done, **parts)
+            np.savez(temporary, identity=identity, done=done, **parts)
+
+
+def _read(samples: ParticleSamples, indices: np.ndarray) -> TensorDataset:
+    """Some of the samples, read a few at a time."""
+    import torch
+    from torch.utils.data import TensorDataset
+
+    parts = [samples.batch(part) for part in np.array_split(indices, math.ceil(len(indices) / 256))]
+    return TensorDataset(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

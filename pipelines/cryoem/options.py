@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from parteq.pipelines.command import File
 if TYPE_CHECKING:
     from parteq.datasets.cryoem.particles import Particles
 
-__all__ = ["ParticlesInput", "Symmetry"]
+__all__ = ["ParticlesInput", "Symmetry", "fingerprint"]
 
 
 @dataclass(kw_only=True)
@@ -55,3 +56,12 @@ class ParticlesInput:
         if not len(particles):
             raise DataError(self.particles, "holds no particles")
         return particles
+
+
+def fingerprint(particles: Particles) -> str:
+    """SHA-256 (hex) of the table of particles, and of what stands at the head and the end of their stack."""
+    import numpy as np
+
+    digest = hashlib.sha256(particles.table.to_csv(index=False).encode())
+    digest.update(particles.images().read(np.unique([0, len(particles) - 1])).tobytes())
+    return digest.hexdigest()

@@ -58,7 +58,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         particles, pixel_size = self._with_poses()
         reference = self._reference(particles.images().box, pixel_size)
         found: dict[str, Any] = {}
-        if self.find_axes:
+        if self.symmetry != "C1":
             particles, found["symmetry_correlation"] = self._to_axes(particles, pixel_size)
         subsets = self._subsets(particles)
         parts = self._insert(particles, subsets, self.symmetry)
@@ -119,13 +119,15 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         return volume
 
     def _to_axes(self, particles: Particles, pixel_size: float) -> tuple[Particles, float]:
-        """The particles in the frame of the symmetry axes of their map, and how symmetric that is."""
+        """The particles, in the frame of the symmetry axes if these are to be found, and how symmetric their map is."""
         import numpy as np
 
-        from parteq.apps.cryoem.symmetry_axes import find_axes
+        from parteq.apps.cryoem.symmetry_axes import axes_in_place, find_axes
 
         (part,) = self._insert(particles, [np.arange(len(particles))], symmetry="C1")
-        frame = find_axes(self._volume(part), self.symmetry)
+        frame = (find_axes if self.find_axes else axes_in_place)(self._volume(part), self.symmetry)
+        if not self.find_axes:
+            return particles, frame.correlation
         # The pose R of φ is the pose R G of x ↦ φ(G x + t), whose origin stands P R t further.
         rotations = particles.rotations()
         shifts = particles.shifts_in_angstroms() + rotations[:, :2] @ frame.offset_in_voxels * pixel_size

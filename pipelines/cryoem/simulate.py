@@ -138,7 +138,7 @@ class Simulate(Command):
         }
 
     def _check(self) -> None:
-        """Refuses numbers that make no sense."""
+        """Refuses numbers that make no sense, and a folder with particles of others."""
         for name in ("n", "box", "pixel_size", "snr", "voltage"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and (math.isfinite(value) or name == "snr")):
@@ -151,6 +151,9 @@ class Simulate(Command):
             raise DataError(f"--phase-shift {self.phase_shift}", "must be a number of degrees")
         if not 0 <= self.amplitude_contrast <= 1:
             raise DataError(f"--amplitude-contrast {self.amplitude_contrast}", "must be between 0 and 1")
+        theirs = [self.out / f"particles.{ending}" for ending in ("star", "mrcs")]
+        if not (self.out / "volume.mrc").exists() and (lost := [path for path in theirs if path.exists()]):
+            raise DataError(lost[0], "was not simulated here and would be lost: choose another --out")
 
     def _poses(self) -> str | Particles:
         """The name of a distribution, or the particles to draw from."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
@@ -15,7 +14,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Number, Text
-from parteq.pipelines.cryoem.options import ParticlesInput, Symmetry
+from parteq.pipelines.cryoem.options import ParticlesInput, Symmetry, fingerprint
 from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
 from parteq.pipelines.training import TrainingCommand
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from parteq.apps.cryoem.halves import Reliability
     from parteq.apps.cryoem.inference import PoseInference
     from parteq.apps.cryoem.samples import ParticleSamples
+    from parteq.apps.cryoem.symmetry_axes import SymmetryFrame
     from parteq.core.training import Augment, Settings
     from parteq.datasets.cryoem.particles import Particles
     from parteq.pipelines.run import Run
@@ -109,7 +109,8 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
             except ValueError as error:
                 raise DataError(self.particles, str(error)) from error
             samples = ParticleSamples(training, Disc(box, size))
-            run = self.begin({"particles": _describe(training)})
+            about = {"source": str(training.source), "n": len(training), "fingerprint": fingerprint(training)}
+            run = self.begin({"particles": about})
             config = {
                 "encoder": self.encoder,
                 "degree": self.degree,
@@ -156,12 +157,13 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
 class _Ending:
     """What a training leaves: poses, the map in units of the samples, confidence in the poses, and what to think of it.
 
-    There is no reliability of poses that were known.
+    The frame is that of the axes of the map. There is no reliability of poses that were known.
     """
 
     poses: Poses
     volume: Tensor
     confidence: NDArray[np.float32]
+    frame: SymmetryFrame
     diagnosis: Diagnosis
     reliability: Reliability | None
 
@@ -210,31 +212,31 @@ class _Training:
         done = self.run.epochs()[-1] if self.run.epochs() else 0
         first, state = 0, None
         if done:
-            checkpoint = self.run.checkpoint()
+            checkpoint = self.run.checkpoint("last")
             first, state = int(checkpoint.about()["attempt"]), checkpoint.training_state()
         for attempt in range(first, command.restarts + 1):
             torch.manual_seed(command.seed + attempt)
             model = create_model(**self.config).to(self.device)
             if state is not None:
-                model = cast("PoseInference", self.run.checkpoint().model()).to(self.device)
-            fit(
-                model,
-                lambda network, batch: network(*batch),
-                self.data,
-                replace(self.settings, seed=command.seed + attempt),
-                device=self.device,
-                penalty=partial(degree_penalty, samples=len(self.samples)),
-                augment=self._augment(model),
-                after_epoch=partial(self._after_epoch, model, attempt),
-                state=state,
-                progress=not command.quiet,
-            )
+                model = cast("PoseInference", self.run.checkpoint("last").model()).to(self.device)
+            if not self._time_is_over():
+                fit(
+                    model,
+                    lambda network, batch: network(*batch),
+                    self.data,
+                    replace(self.settings, seed=command.seed + attempt),
+                    device=self.device,
+                    penalty=partial(degree_penalty, samples=len(self.samples)),
+                    augment=self._augment(model),
+                    after_epoch=partial(self._after_epoch, model, attempt),
+                    state=state,
+                    progress=not command.quiet,
+                )
             state = None
-            over = attempt == command.restarts or self._seconds() > command.max_seconds
-            if over or not self._diagnosis(model).stuck:
+            if attempt == command.restarts or self._time_is_over() or not self._diagnosis(model).stuck:
                 break
             log.warning("parteq: attempt %d is stuck: beginning again", attempt + 1)
-        return model if command.restarts == 0 else cast("PoseInference", self.run.checkpoint("best").model())
+        return model if command.restarts == 0 else cast("PoseInference", self.run.checkpoint().model())
 
     def _augment(self, model: PoseInference) -> Augment | None:
         """What alters the images in training; of poses that are known it makes the map first."""
@@ -263,6 +265,12 @@ class _Training:
     def _seconds(self) -> float:
         return self.before + time.monotonic() - self.began
 
+    def _time_is_over(self) -> bool:
+        """By the clock of the main process; not before there is an epoch."""
+        from parteq.core.distributed import of_main
+
+        return of_main(self._seconds() > self.command.max_seconds and bool(self.run.epochs()))
+
     def _after_epoch(self, model: PoseInference, attempt: int, record: dict[str, float], state: dict[str, Any]) -> bool:
         """Records the errors where they are known, and keeps a checkpoint; whether the time is over."""
         from parteq.apps.cryoem.pose_metrics import pose_errors
@@ -287,7 +295,7 @@ class _Training:
             score = -record["loss"]
             self.run.save(record, model, about | {"attempt": attempt}, state, score=score)
         wait()
-        return record["seconds"] > self.command.max_seconds
+        return self._time_is_over()
 
     def _propose(self, model: PoseInference, data: Any) -> Poses:
         import torch
@@ -324,11 +332,12 @@ class _Training:
             if self.command.mode == "abinitio":
                 seed, symmetry = self.command.seed, self.command.symmetry
                 found = refine_until_reliable(model, self.data, poses, self.device, seed, symmetry)
-                return _Ending(found.poses, found.volume, found.confidence.numpy(), diagnosis, found.reliability)
+                sure = found.confidence.numpy()
+                return _Ending(found.poses, found.volume, sure, found.frame, diagnosis, found.reliability)
             volume = map_of_poses(model, self.data, self._known(), self.device)
             frame = axes_of_map(volume, self.command.symmetry)
             confidence = weigh(model, volume, self.data, poses, self.device, frame)
-        return _Ending(poses, volume, confidence.numpy(), diagnosis, reliability=None)
+        return _Ending(poses, volume, confidence.numpy(), frame, diagnosis, reliability=None)
 
     def results(self, model: PoseInference, ending: _Ending) -> dict[str, Any]:
         """Writes map, poses and report, and tells what came out."""
@@ -352,13 +361,15 @@ class _Training:
             "n_train": len(particles),
             "epochs": len(self.run.history()),
             "attempts": int(self.run.history()[-1]["attempt"]) + 1,
-            "loss": self.run.history()[-1]["loss"],
+            "loss": self.run.history()[self.run.checkpoint().about()["epoch"] - 1]["loss"],
             "encoder_search_agreement": diagnosis.agreement,
             "self_similarity": diagnosis.similarity,
             "stuck": diagnosis.stuck,
             "diagnosis": diagnosis.sentence(),
             **report_reliability(ending.reliability),
             "mean_confidence": float(confidence.mean()),
+            "symmetry": ending.frame.symmetry,
+            "symmetry_correlation": ending.frame.correlation,
             "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
         }
         errors = None
@@ -372,11 +383,3 @@ class _Training:
         findings.append(diagnosis.sentence())
         write_training_report(self.run, model, in_units, rotations, confidence, errors, " ".join(findings), particles)
         return found
-
-
-def _describe(particles: Particles) -> dict[str, Any]:
-    """What `data.json` says of particles: the table, and what stands at the head and the end of their stack."""
-    digest = hashlib.sha256(particles.table.to_csv(index=False).encode())
-    ends = np.unique([0, len(particles) - 1])
-    digest.update(particles.images().read(ends).tobytes())
-    return {"source": str(particles.source), "n": len(particles), "fingerprint": digest.hexdigest()}

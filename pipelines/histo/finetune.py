@@ -85,9 +85,13 @@ class Finetune(ClassifierTraining):
         return model
 
     def provenance(self) -> dict[str, Any]:
-        """The weights to begin with."""
+        """The weights to begin with, and what they were trained on, if they stand in a run."""
+        from parteq.pipelines.run import Run
+
         checkpoint = self._checkpoint()
-        return {"weights": {"source": str(checkpoint.weights), "fingerprint": checkpoint.fingerprint()}}
+        weights: dict[str, Any] = {"source": str(checkpoint.weights), "fingerprint": checkpoint.fingerprint()}
+        folder = next((path for path in checkpoint.weights.resolve().parents if Run.exists(path)), None)
+        return {"weights": weights | ({} if folder is None else {"data": Run.open(folder).data})}
 
     def resolution(self) -> float | None:
         """The µm a pixel of the images; unless given, that of the images the weights were trained on."""

@@ -99,6 +99,11 @@ def test_images_that_the_run_knows_are_pointed_out(parteq, cells, tmp_path):
         status, _, complaint = parteq("histo", "evaluate", "--run", run, "--data", data)
         assert status == 0
         assert complaint == f"parteq: {data}: the run was {word} on exactly these: others may score lower\n"
+    # Nor are those new that a fine-tuned network's weights were trained on.
+    tuned = ["--from", run, "--data", tmp_path / "other.npz", "--out", tmp_path / "tuned", "--epochs", 1, "--quiet"]
+    assert parteq("histo", "finetune", *tuned)[0] == 0
+    complaint = parteq("histo", "evaluate", "--run", tmp_path / "tuned", "--data", cells / "train.npz")[2]
+    assert "the weights that the run began with were trained on exactly these" in complaint
     # Other images of groups that are known.
     groups = len(set(arrays["groups"]))
     complaint = parteq("histo", "evaluate", "--run", run, "--data", tmp_path / "more.npz")[2]

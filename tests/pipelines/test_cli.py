@@ -180,6 +180,18 @@ def test_what_is_no_file_is_not_replaced(parteq, trained, cells, tmp_path):
     assert json.loads((tmp_path / "real.json").read_text())["schema"] == 1
 
 
+def test_what_a_command_reads_is_not_replaced(parteq, trained, cells, tmp_path):
+    data = tmp_path / "data.npz"
+    data.write_bytes((cells / "test.npz").read_bytes())
+    (tmp_path / "link").symlink_to(data)
+    for option in ("--json", "--plot"):
+        words = ["--run", trained, "--data", data, option, tmp_path / "link"]
+        status, _, complaint = parteq("histo", "evaluate", *words)
+        lost = f"is read by --data, and would be lost to {option}"
+        assert (status, complaint) == (2, f"parteq: {tmp_path / 'link'}: {lost}\n")
+    assert data.read_bytes() == (cells / "test.npz").read_bytes()
+
+
 def test_two_results_in_one_file_are_refused(parteq, trained, cells, tmp_path):
     out = tmp_path / "out"
     words = ["--run", trained, "--data", cells / "test.npz", "--out", out, "--json", out]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import mrcfile
@@ -77,6 +78,22 @@ def test_the_truth_gives_the_images(simulate, parteq, tmp_path):
     assert ratio == pytest.approx(0.5, rel=0.05)
     assert parteq(*project, "--particles", tmp_path / "noisy/particles.star")[0] == 0
     assert correlation(images_of(out), clean) < 0.99
+
+
+def test_images_are_not_lost_to_results(simulate, parteq, tmp_path):
+    assert simulate(tmp_path / "sim")[0] == simulate(tmp_path / "sim")[0] == 0
+    (tmp_path / "theirs").mkdir()
+    for name in ("particles.star", "particles.mrcs"):
+        shutil.copy(tmp_path / "sim" / name, tmp_path / "theirs")
+    before = (tmp_path / "theirs/particles.mrcs").read_bytes()
+    status, _, complaint = simulate(tmp_path / "theirs", "--seed", 1)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert "was not simulated here and would be lost" in complaint
+    words = ["--volume", tmp_path / "sim/volume.mrc", "--particles", tmp_path / "theirs/particles.star"]
+    status, _, complaint = parteq("cryoem", "project", *words, "--out", tmp_path / "theirs/particles.mrcs")
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert "holds the images of" in complaint
+    assert (tmp_path / "theirs/particles.mrcs").read_bytes() == before
 
 
 def test_a_seed_decides_everything(simulate, tmp_path):

@@ -74,9 +74,9 @@ def test_a_run_from_images_alone_leaves_map_poses_and_report(parteq, simulated, 
     assert isinstance(results["stuck"], bool)
     # 96 images and two passes are not enough, and it says so, here and to all who use the map.
     assert results["reliable"] is False
-    assert "Not reliable: the two best of several searches" in complaint
+    assert "Not reliable: the two searches of several that fit best" in complaint
     assert complaint.count("parteq: ") == 1
-    assert "Not reliable: the two best of several searches" in (run / "report.html").read_text()
+    assert "Not reliable: the two searches of several that fit best" in (run / "report.html").read_text()
     words = [
         "--run",
         run,
@@ -89,6 +89,9 @@ def test_a_run_from_images_alone_leaves_map_poses_and_report(parteq, simulated, 
     ]
     assert "Not reliable" in parteq("cryoem", "estimate", *words)[2]
     estimated = json.loads(found.read_text())
+    # Nor has the encoder learned anything: a search finds other poses.
+    assert estimated["stuck"] is True
+    assert estimated["encoder_search_agreement"] < 0.5
     assert estimated["reliable"] is False
     assert estimated["half_agreement"] == results["half_agreement"]
     (run / "reliability.json").write_text("{}")
@@ -137,8 +140,8 @@ def test_an_interrupted_estimate_goes_on_to_the_same_file(parteq, simulated, sup
         parts.append(len(data))
         return estimate(self, model, volume, data, device)
 
-    def interrupted(self, samples, found, done):
-        keep(self, samples, found, done)
+    def interrupted(self, identity, found, done):
+        keep(self, identity, found, done)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Estimate, "_estimate", counted)
@@ -148,6 +151,13 @@ def test_an_interrupted_estimate_goes_on_to_the_same_file(parteq, simulated, sup
         patch.setattr(Estimate, "_keep", interrupted)
         assert parteq("cryoem", "estimate", *words, tmp_path / "poses.star")[0] == 130
     assert not (tmp_path / "poses.star").exists()
+    # Not to the same particles in another order.
+    particles = open_particles(simulated / "particles.star")
+    particles.subset(np.arange(96)[::-1]).write(simulated / "sorted.star")
+    other = ["--particles", simulated / "sorted.star", "--out", tmp_path / "poses.star", "--resume"]
+    status, _, complaint = parteq("cryoem", "estimate", "--run", supervised, *other)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert "in another order" in complaint
     assert parteq("cryoem", "estimate", *words, tmp_path / "poses.star", "--resume")[0] == 0
     assert (tmp_path / "poses.star").read_bytes() == (tmp_path / "whole.star").read_bytes()
     assert parts == [40, 40, 16, 40, 40, 16]
@@ -178,6 +188,14 @@ def test_killed_and_resumed_equals_uninterrupted(simulated, tmp_path):
     weights = [load_file(Run.open(run).checkpoint().path / "model.safetensors") for run in (whole, killed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert (whole / "poses.star").read_bytes() == (killed / "poses.star").read_bytes()
+
+
+def test_a_training_whose_time_is_over_is_not_gone_on_with(parteq, simulated, tmp_path):
+    words = ["--particles", simulated / "particles.star", "--mode", "supervised", "--epochs", 9, *SMALL]
+    words += ["--out", tmp_path / "run", "--max-seconds", 1e-3]
+    assert parteq("cryoem", "train", *words)[0] == 0
+    assert parteq("cryoem", "train", *words, "--resume")[0] == 0
+    assert len(Run.open(tmp_path / "run").history()) == 1
 
 
 @pytest.mark.slow

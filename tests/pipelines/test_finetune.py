@@ -69,7 +69,8 @@ def test_a_run_like_any_other(parteq, trained, other, tmp_path, mode):
     assert json.loads(out.read_text())["n_train"] == 30
     source = Run.open(trained).checkpoint().weights
     fingerprint = hashlib.sha256(source.read_bytes()).hexdigest()
-    assert Run.open(run).data["weights"] == {"source": str(source), "fingerprint": fingerprint}
+    earlier = Run.open(trained).data
+    assert Run.open(run).data["weights"] == {"source": str(source), "fingerprint": fingerprint, "data": earlier}
     assert Run.open(run).options["from"] == str(trained)
     assert len(Run.open(run).history()) == (1 if mode == "probe" else 2)
     assert f"began with {trained}; mode {mode}" in (run / "report.html").read_text()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from parteq.datasets.errors import DataError
 from parteq.pipelines import checkpoint as module
 from parteq.pipelines import files
+from parteq.pipelines import run as run_module
 from parteq.pipelines.checkpoint import Checkpoint, write_checkpoint
 from parteq.pipelines.run import Run
 
@@ -39,14 +41,10 @@ def test_create_and_open(tmp_path):
 
 def test_an_empty_folder_will_do_and_no_other(tmp_path):
     (tmp_path / "empty").mkdir()
-    run = new_run(tmp_path / "empty")
+    new_run(tmp_path / "empty")
     # Nothing has come of it yet, so that a command which failed can be corrected.
-    assert Run.create(run.path, {"epochs": 4}, run.data).options == {"epochs": 4}
-    versions = json.loads((run.path / "versions.json").read_text())
-    (run.path / "versions.json").write_text(json.dumps(versions | {"process": os.getppid()}))
-    with pytest.raises(DataError, match="which is at work"):
-        new_run(run.path)
-    (run.path / "versions.json").write_text(json.dumps(versions))
+    run = Run.create(tmp_path / "empty", {"epochs": 4}, {"training": {"n": 1}})
+    assert run.options == {"epochs": 4}
     save(run, 1)
     with pytest.raises(DataError, match="holds a run already"):
         new_run(tmp_path / "empty")
@@ -74,7 +72,26 @@ def test_a_run_without_checkpoint(tmp_path):
         new_run(tmp_path / "run").checkpoint()
 
 
-def test_rewind_forgets_what_has_no_checkpoint(tmp_path):
+def test_one_process_at_a_time_is_at_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_PATIENCE", 0.0)
+    run = new_run(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; from parteq.pipelines.run import Run\n"
+        "held = Run.create(Path(sys.argv[1]), {}, {}); print('held', flush=True); sys.stdin.read()"
+    )
+    path = tmp_path / "other"
+    with subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        for begin in (lambda: Run.create(path, {}, {}), lambda: Run.resume(path)):
+            with pytest.raises(DataError, match="is at work in another process"):
+                begin()
+        other.kill()
+    # What a process holds that was killed is free, and reading never asks.
+    Run.resume(path)
+    assert Run.open(run.path).options == {"epochs": 3}
+
+
+def test_resuming_forgets_what_has_no_checkpoint(tmp_path):
     run = new_run(tmp_path / "run")
     save(run, 1)
     save(run, 2)
@@ -82,7 +99,8 @@ def test_rewind_forgets_what_has_no_checkpoint(tmp_path):
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "lo')
     assert len(run.history()) == 2
-    run.rewind()
+    del run
+    run = Run.resume(tmp_path / "run")
     assert (run.path / "metrics.jsonl").read_text() == kept
 
 
@@ -108,7 +126,8 @@ def test_a_kill_while_writing_leaves_the_earlier_checkpoint(tmp_path, monkeypatc
             save(run, 2)
     assert run.epochs() == [1]
     assert len(run.history()) == 1
-    run.rewind()
+    del run
+    run = Run.resume(tmp_path / "run")
     save(run, 2)
     assert run.epochs() == [1, 2]
     assert len(run.history()) == 2

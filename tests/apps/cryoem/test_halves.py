@@ -32,7 +32,7 @@ def test_what_searches_agree_on_counts_where_halves_do_not():
     assert found.reliable
     assert found.factor == 1
     assert found.sentence() == (
-        "The two best of several searches, each begun by chance, find the same pose for 90% of the particles."
+        "The two searches of several that fit best find the same pose for 90% of the particles."
     )
 
 
