@@ -42,7 +42,7 @@ def export(model: nn.Module, images: Tensor, format: Format, path: Path) -> dict
 
     Returns:
         ``out``, ``format``, ``bytes``; ``n`` images, and on them ``max_abs_difference`` between the logits of the file
-        and of the model, and ``top1_agreement``, the share that both put into the same class.
+        and of the model, and, of more than one logit, ``top1_agreement``, the share that both put into the same class.
 
     Raises:
         DataError: if the file cannot be written, a package is missing, or what was written computes something else.
@@ -60,13 +60,14 @@ def export(model: nn.Module, images: Tensor, format: Format, path: Path) -> dict
         exact = difference <= TOLERANCE * max(1.0, float(expected.abs().max()))
         if not (exact if format != "onnx-int8" else found.isfinite().all()):
             raise DataError(path, f"was not written: its logits differ from the model's by {difference:.2g}")
+    agreement = {"top1_agreement": float((found.argmax(1) == expected.argmax(1)).double().mean())}
     return {
         "out": str(path),
         "format": format,
         "bytes": path.stat().st_size,
         "n": len(images),
         "max_abs_difference": difference,
-        "top1_agreement": float((found.argmax(1) == expected.argmax(1)).double().mean()),
+        **(agreement if expected.shape[1] > 1 else {}),
     }
 
 

@@ -32,7 +32,8 @@ class Export(RunCommand):
         """Folds the network and writes it; the written file is run and compared on random clouds of several sizes.
 
         It takes ``images``, positions float32 N×points×3 and, of a network with features, those beside them,
-        N×points×(3+F), and finds neighbours itself; rows of NaN fill up smaller clouds. It gives ``logits``, N×outputs.
+        N×points×(3+F), and finds neighbours itself; rows of NaN fill up smaller clouds. It gives ``logits``, N×classes,
+        or N×1, the target as the data have it, in the unit that its name tells.
         """
         import torch
 
@@ -50,5 +51,6 @@ class Export(RunCommand):
         for cloud, absent in zip(clouds, range(0, points, -(-points // len(clouds))), strict=False):
             cloud[points - absent :] = torch.nan
         results = export(Standalone(model), clouds, self.format, self.out)
-        known = {name: about[name] for name in ("classes", "target", "feature_names")}
-        return {**results, "points": points, **known}
+        target = None if about["target"] is None else about["target"]["name"]
+        known = {name: about[name] for name in ("classes", "feature_names")}
+        return {**results, "points": points, "target": target, **known}

@@ -184,6 +184,7 @@ def test_what_a_command_reads_is_not_replaced(parteq, trained, cells, tmp_path):
     data = tmp_path / "data.npz"
     data.write_bytes((cells / "test.npz").read_bytes())
     (tmp_path / "link").symlink_to(data)
+    assert parteq("histo", "evaluate", "--run", trained, "--data", data, "--json", "-")[0] == 2
     for option in ("--json", "--plot"):
         words = ["--run", trained, "--data", data, option, tmp_path / "link"]
         status, _, complaint = parteq("histo", "evaluate", *words)
