@@ -9,7 +9,9 @@ the task (digit, up | down) turned within ±w (``up:w``) the table gives the tur
 the truth is 90° − w.
 
 Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST, where ``$PARTEQ_DATA`` (or
-``../shared/data``) holds ``mnist_8k.npz``. Images are turned at twice the size they are learned at, 12×12 and 14×14.
+``../shared/data``) holds ``mnist_8k.npz``. Images are turned at 24×24 and 28×28. Under a known symmetry they are
+learned at half of that; (digit, up | down) at the whole of it, since at 12×12 even a network fixed to all of SO(2) does
+not know digits again that it has seen upright and that stand aslant: it holds to 19°.
 """
 
 from __future__ import annotations
@@ -149,8 +151,8 @@ def turn_up_or_down(
     turned = up_or_down(images[order], labels[order], width, seed)
     for method, config in methods(wanted, "so2").items():
         start = time.perf_counter()
-        model = train(shrink(turned.images[:count]), turned.labels[:count], seed, options, **config)
-        angles, rates = accuracy_against_turn(model, turned.images[count:], turned.labels[count:], prepare=shrink)
+        model = train(turned.images[:count], turned.labels[:count], seed, options, **config)
+        angles, rates = accuracy_against_turn(model, turned.images[count:], turned.labels[count:])
         degrees = measure_degree(model)
         yield Result(
             data,
