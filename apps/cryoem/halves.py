@@ -39,7 +39,9 @@ from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 
 __all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable"]
 
-_RELIABLE_FROM = 0.6
+# Of what there is confidence in, the share that must agree. Halves have agreed on .6 of a hundred images by a map that
+# was bent alike in both; searches, each begun anywhere, have not.
+_RELIABLE_FROM_HALVES, _RELIABLE_FROM_SEARCHES = 0.8, 0.6
 _ENOUGH = 0.5  # agreement below which nothing is reliable, however little confidence there is
 _MOST_SEARCHES, _FEWEST_SEARCHES = 10, 3
 _SEARCHED = 20_000  # particles, times searches, lest many particles take for ever
@@ -76,7 +78,8 @@ class Reliability:
     @property
     def reliable(self) -> bool:
         """Whether there is agreement on most of the poses that there is confidence in."""
-        return self.factor >= _RELIABLE_FROM and self.agreement >= _ENOUGH
+        enough = _RELIABLE_FROM_HALVES if self.search_agreement is None else _RELIABLE_FROM_SEARCHES
+        return self.factor >= enough and self.agreement >= _ENOUGH
 
     def sentence(self) -> str:
         """In words."""

@@ -18,7 +18,7 @@ from .test_expectation import CPU, errors, noisy  # noqa: F401
 
 @pytest.mark.parametrize(
     ("agreement", "confidence", "factor", "reliable"),
-    [(0.9, 0.9, 1, True), (0.95, 0.9, 1, True), (0.6, 0.8, 0.75, True), (0.3, 0.9, 1 / 3, False), (0, 0, 0, False)],
+    [(0.9, 0.9, 1, True), (0.95, 0.9, 1, True), (0.6, 0.8, 0.75, False), (0.3, 0.9, 1 / 3, False), (0, 0, 0, False)],
 )
 def test_confidence_is_scaled_to_what_halves_agree_on(agreement, confidence, factor, reliable):
     found = Reliability(agreement, confidence)
@@ -28,6 +28,7 @@ def test_confidence_is_scaled_to_what_halves_agree_on(agreement, confidence, fac
 
 
 def test_what_searches_agree_on_counts_where_halves_do_not():
+    assert Reliability(0.1, 0.8, search_agreement=0.6).reliable
     found = Reliability(0.1, 0.9, search_agreement=0.9)
     assert found.reliable
     assert found.factor == 1
