@@ -310,6 +310,8 @@ class Particles:
     ) -> Particles:
         """These particles with other poses; all else stays, and columns that are new come last.
 
+        A pixel size that only the images say is written beside shifts, which mean nothing without.
+
         Args:
             rotations: R of each.
             shifts_in_angstroms: where the centre of each stands; None leaves the origins as they are.
@@ -322,8 +324,11 @@ class Particles:
             if set(ORIGINS_IN_PIXELS) & set(table.columns):
                 in_pixels = origins / self.pixel_size_in_angstroms()[:, None]
                 table = table.assign(**dict(zip(ORIGINS_IN_PIXELS, in_pixels.T, strict=True)))
-        table = table.assign(**{name: np.asarray(values) for name, values in columns.items()})
-        return self.with_table(table)
+        found = self.with_table(table.assign(**{name: np.asarray(values) for name, values in columns.items()}))
+        if shifts_in_angstroms is None or self.numbers("rlnImagePixelSize") is not None:
+            return found
+        optics = self.optics.assign(rlnImagePixelSize=self.pixel_size_in_angstroms()[0])
+        return Particles(found.source, StarFile({**found.star.blocks, "optics": optics}), found.datadir)
 
     def subset(self, indices: Indices) -> Particles:
         """Some of the particles."""

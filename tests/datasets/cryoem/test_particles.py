@@ -144,6 +144,17 @@ def test_new_poses_leave_all_else_in_place(folder: Path) -> None:
     assert before.table["rlnAngleRot"].tolist() == [10, 40, -70]
 
 
+def test_shifts_stand_beside_the_pixel_size_that_images_say(tmp_path: Path) -> None:
+    with StackWriter(tmp_path / "stack.mrcs", 4, 2.5) as writer:
+        writer.append(np.zeros((2, 4, 4), dtype=np.float32))
+    (tmp_path / "x.star").write_text("data_\nloop_\n_rlnImageName\n1@stack.mrcs\n2@stack.mrcs\n")
+    particles = open_particles(tmp_path / "x.star")
+    assert particles.numbers("rlnImagePixelSize") is None
+    turned = particles.with_poses(np.eye(3)[None].repeat(2, 0), np.array([[5.0, 0], [0, 0]]))
+    assert list(turned.numbers("rlnImagePixelSize")) == [2.5, 2.5]
+    assert turned.shifts_in_angstroms()[0, 0] == 5
+
+
 def test_subset(folder: Path) -> None:
     particles = open_particles(folder / "old.star").subset([2, 0])
     assert particles.table["labRemark"].tolist() == ["third", "first"]
