@@ -17,7 +17,7 @@ from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.passes import Data, Progress, each_batch
 from parteq.apps.cryoem.reconstruction import Reconstruction
 from parteq.apps.cryoem.shells import Shells
-from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, axes_of_map
+from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, find_axes
 from parteq.core.distributed import total
 from parteq.datasets.cryoem.projection import phase_ramp
 
@@ -148,11 +148,12 @@ def refine_with_map(
     bent, as a coarse grid bends it where views are uneven, holds poses to its bends, and they it: by turns alone both
     would take dozens of rounds to straighten. So the map of a round is made of poses that go on in the direction in
     which they went before (Nesterov's momentum). It ends once half of the poses stand still. The axes of a symmetric
-    particle are looked for once, after the weighing; from then on the map has its symmetry about them.
+    particle are looked for once, after the weighing; from then on the map has its symmetry about them, whether it had
+    it before (`SymmetryFrame.found`) or not: then it is too late to ask.
     """
     volume = map_of_poses(model, data, poses, device)
     poses = Poses(*expectation_maximisation(model.disc, volume, data, poses.shifts, device))
-    frame = axes_of_map(map_of_poses(model, data, poses, device), symmetry)
+    frame = find_axes(map_of_poses(model, data, poses, device).numpy(), symmetry)
     ahead = poses
     for number in range(rounds):
         volume = map_of_poses(model, data, ahead, device, frame)

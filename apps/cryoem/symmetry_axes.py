@@ -14,8 +14,7 @@ are alike and others are not.
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor
 from parteq.apps.cryoem.pointgroups import point_group
 from parteq.core.sphere import spread_directions
 
-__all__ = ["NO_SYMMETRY", "SymmetryFrame", "axes_in_place", "axes_of_map", "find_axes"]
+__all__ = ["NO_SYMMETRY", "SymmetryFrame", "axes_in_place", "find_axes"]
 
 Volume = Float[np.ndarray, "box box box"]
 Points = Float[np.ndarray, "points 3"]
@@ -49,7 +48,7 @@ class SymmetryFrame:
         offset_in_voxels: t, (x, y, z) from the voxel D // 2.
         correlation: of the map with the symmetry copy least like it in this frame, without the means of its shells.
         highest_correlation: with the copy most like it.
-        symmetry: the point group; C1 where another was looked for and is not there.
+        symmetry: the point group.
     """
 
     matrix: Float[np.ndarray, "3 3"]
@@ -74,13 +73,20 @@ class SymmetryFrame:
         """Whether the map has the symmetry, to all appearances."""
         return self.correlation >= max(_LEAST, _LEAST_SHARE * self.highest_correlation)
 
+    def sentence(self) -> str:
+        """In words."""
+        least, highest = self.correlation, self.highest_correlation
+        span = f"{least:.2f}" + (f" to {highest:.2f}" if highest - least > 0.005 else "")
+        found = f"the map correlates with its symmetry copies by {span}"
+        return found if self.found else f"{found}: it may not have the symmetry {self.symmetry}"
+
 
 NO_SYMMETRY = SymmetryFrame(np.eye(3), np.zeros(3), 1.0, 1.0, "C1")
 """Of a particle that no turn takes onto itself."""
 
 
 def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
-    """Finds the frame of the axes of a point group in a map [z, y, x]; warns if the map seems not to have it.
+    """Finds the frame of the axes of a point group in a map [z, y, x], the best there is if the map does not have it.
 
     Raises:
         ValueError: there is no such group.
@@ -112,19 +118,19 @@ def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
         kept = [frame @ turn for frame in kept for turn in turns]
     ranked = sorted(kept, key=lambda frame: -alike(frame, some))[:_KEPT]
     matrix, centre, _ = max((_settled(small, frame, some) for frame in ranked), key=lambda found: found[2])
-    return _told(volume, matrix, centre * len(volume) / len(small), symmetry)
+    return _measured(volume, matrix, centre * len(volume) / len(small), symmetry)
 
 
 def axes_in_place(volume: Volume, symmetry: str) -> SymmetryFrame:
-    """The frame of a map [z, y, x] whose axes stand as they should; warns if the map seems not to have the symmetry.
+    """The frame of a map [z, y, x] whose axes stand as they should.
 
     Raises:
         ValueError: there is no such group.
     """
-    return _told(volume, np.eye(3), np.zeros(3), symmetry)
+    return _measured(volume, np.eye(3), np.zeros(3), symmetry)
 
 
-def _told(
+def _measured(
     volume: Volume, matrix: Float[np.ndarray, "3 3"], offset: Float[np.ndarray, "3"], symmetry: str
 ) -> SymmetryFrame:
     """The frame, with how symmetric the map is in it."""
@@ -139,20 +145,7 @@ def _told(
     here = _read(differing, points)
     copies = ((points - centre) @ (matrix @ element @ matrix.T).T + centre for element in elements)
     found = [_correlation(here, _read(differing, copy)) for copy in copies] or [1.0]
-    frame = SymmetryFrame(matrix, offset, min(found), max(found), symmetry)
-    if not frame.found:
-        span = f"{min(found):.2f}" + (f" to {max(found):.2f}" if len(found) > 1 else "")
-        warnings.warn(
-            f"the map correlates with its symmetry copies by {span}: it may not have the symmetry {symmetry}",
-            stacklevel=3,
-        )
-    return frame
-
-
-def axes_of_map(volume: Float[Tensor, "box box box"], symmetry: str) -> SymmetryFrame:
-    """As :func:`find_axes`; of a map that does not have the symmetry, C1 with that correlation, after the warning."""
-    frame = find_axes(volume.cpu().numpy(), symmetry)
-    return frame if frame.found else replace(NO_SYMMETRY, correlation=frame.correlation)
+    return SymmetryFrame(matrix, offset, min(found), max(found), symmetry)
 
 
 def _reduced(volume: Volume) -> Volume:

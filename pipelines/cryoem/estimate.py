@@ -124,12 +124,12 @@ class Estimate(ParticlesInput, RunCommand):
 
     def _axes(self, volume: Tensor) -> SymmetryFrame:
         """The axes of the map, by the symmetry that the run was told."""
-        from parteq.apps.cryoem.symmetry_axes import axes_of_map
+        from parteq.apps.cryoem.symmetry_axes import find_axes
         from parteq.pipelines.run import Run
 
         run = Run.open(self.run_path)
         try:
-            return axes_of_map(volume, str(run.options.get("symmetry", "C1")))
+            return find_axes(volume.numpy(), str(run.options.get("symmetry", "C1")))
         except ValueError as error:
             raise DataError(self.run_path / "config.toml", str(error)) from error
 

@@ -126,6 +126,8 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
 
         (part,) = self._insert(particles, [np.arange(len(particles))], symmetry="C1")
         frame = (find_axes if self.find_axes else axes_in_place)(self._volume(part), self.symmetry)
+        if not frame.found:
+            warnings.warn(frame.sentence(), stacklevel=2)
         if not self.find_axes:
             return particles, frame.correlation
         # The pose R of φ is the pose R G of x ↦ φ(G x + t), whose origin stands P R t further.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -157,7 +158,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
 class _Ending:
     """What a training leaves: poses, the map in units of the samples, confidence in the poses, and what to think of it.
 
-    The frame is that of the axes of the map. There is no reliability of poses that were known.
+    The frame is that of the axes of the map before it was made symmetric. Poses that were known have no reliability.
     """
 
     poses: Poses
@@ -323,7 +324,7 @@ class _Training:
 
         from parteq.apps.cryoem.estimation import map_of_poses, weigh
         from parteq.apps.cryoem.halves import refine_until_reliable
-        from parteq.apps.cryoem.symmetry_axes import axes_of_map
+        from parteq.apps.cryoem.symmetry_axes import find_axes
 
         model.to(self.device)
         diagnosis = self._diagnosis(model)
@@ -335,7 +336,7 @@ class _Training:
                 sure = found.confidence.numpy()
                 return _Ending(found.poses, found.volume, sure, found.frame, diagnosis, found.reliability)
             volume = map_of_poses(model, self.data, self._known(), self.device)
-            frame = axes_of_map(volume, self.command.symmetry)
+            frame = find_axes(volume.numpy(), self.command.symmetry)
             confidence = weigh(model, volume, self.data, poses, self.device, frame)
         return _Ending(poses, volume, confidence.numpy(), frame, diagnosis, reliability=None)
 
@@ -369,6 +370,7 @@ class _Training:
             **report_reliability(ending.reliability),
             "mean_confidence": float(confidence.mean()),
             "symmetry": ending.frame.symmetry,
+            "symmetry_found": ending.frame.found,
             "symmetry_correlation": ending.frame.correlation,
             "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
         }
@@ -381,5 +383,10 @@ class _Training:
             found["rotation_error_median_deg"] = self.run.history()[-1]["rotation_error_median_deg"]
         findings = [] if ending.reliability is None else [ending.reliability.sentence()]
         findings.append(diagnosis.sentence())
+        if ending.frame.symmetry != "C1":
+            sentence = ending.frame.sentence()
+            findings.append(f"{sentence[0].upper()}{sentence[1:]}.")
+            if not ending.frame.found:
+                warnings.warn(f"{sentence}, which it was made to have", stacklevel=2)
         write_training_report(self.run, model, in_units, rotations, confidence, errors, " ".join(findings), particles)
         return found
