@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from parteq.apps.cryoem.reconstruction import Reconstruction
+    from parteq.apps.cryoem.symmetry_axes import SymmetryFrame
     from parteq.datasets.cryoem.particles import Particles
 
 __all__ = ["Reconstruct"]
@@ -59,7 +60,8 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         reference = self._reference(particles.images().box, pixel_size)
         found: dict[str, Any] = {}
         if self.symmetry != "C1":
-            particles, found["symmetry_correlation"] = self._to_axes(particles, pixel_size)
+            particles, frame = self._to_axes(particles, pixel_size)
+            found = {"symmetry_correlation": frame.correlation, "symmetry_found": frame.found}
         subsets = self._subsets(particles)
         parts = self._insert(particles, subsets, self.symmetry)
         total = parts[0] + parts[1] if self.halves else parts[0]
@@ -118,7 +120,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
             raise DataError(self.reference, f"has {found}, the images have {box} pixels of {pixel_size:g} Å")
         return volume
 
-    def _to_axes(self, particles: Particles, pixel_size: float) -> tuple[Particles, float]:
+    def _to_axes(self, particles: Particles, pixel_size: float) -> tuple[Particles, SymmetryFrame]:
         """The particles, in the frame of the symmetry axes if these are to be found, and how symmetric their map is."""
         import numpy as np
 
@@ -129,11 +131,11 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         if not frame.found:
             warnings.warn(frame.sentence(), stacklevel=2)
         if not self.find_axes:
-            return particles, frame.correlation
+            return particles, frame
         # The pose R of φ is the pose R G of x ↦ φ(G x + t), whose origin stands P R t further.
         rotations = particles.rotations()
         shifts = particles.shifts_in_angstroms() + rotations[:, :2] @ frame.offset_in_voxels * pixel_size
-        return particles.with_poses(rotations @ frame.matrix, shifts), frame.correlation
+        return particles.with_poses(rotations @ frame.matrix, shifts), frame
 
     def _subsets(self, particles: Particles) -> list[NDArray[np.int64]]:
         """The particles of the half sets, or all of them."""
