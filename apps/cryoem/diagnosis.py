@@ -23,6 +23,7 @@ from parteq.apps.cryoem.estimation import Poses, refine
 from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import rotation_grid
+from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 from parteq.datasets.cryoem.projection import fourier_volume, read_transform
 
 __all__ = ["STUCK_BELOW", "Diagnosis", "correlations_after_turns", "diagnose", "search_agreement", "self_similarity"]
@@ -81,6 +82,7 @@ def diagnose(
     data: Dataset[Any],
     poses: Poses,
     device: torch.device,
+    frame: SymmetryFrame = NO_SYMMETRY,
 ) -> Diagnosis:
     """Compares what the encoder proposed with a search, and the map with its turns.
 
@@ -90,8 +92,9 @@ def diagnose(
         data: the particles, or some of them.
         poses: what the encoder proposed for them.
         device: where to compute.
+        frame: of the axes of the map: poses agree that are copies of one another.
     """
-    return Diagnosis(search_agreement(model, volume, data, poses, device), *self_similarity(volume))
+    return Diagnosis(search_agreement(model, volume, data, poses, device, frame), *self_similarity(volume))
 
 
 def search_agreement(
@@ -100,10 +103,12 @@ def search_agreement(
     data: Dataset[Any],
     poses: Poses,
     device: torch.device,
+    frame: SymmetryFrame = NO_SYMMETRY,
 ) -> float:
     """The share of the images for which encoder and search agree within 20°; arguments as of :func:`diagnose`."""
     searched = refine(model, volume, data, poses, device, everywhere=True)
-    cosines = ((poses.rotations * searched.rotations).sum((1, 2)) - 1) / 2
+    copies = poses.rotations[:, None] @ frame.turns
+    cosines = ((copies * searched.rotations[:, None]).sum((2, 3)).amax(1) - 1) / 2
     return float((cosines > math.cos(math.radians(_AGREE_DEGREES))).float().mean())
 
 

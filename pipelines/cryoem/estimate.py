@@ -80,7 +80,7 @@ class Estimate(ParticlesInput, RunCommand):
             frame = self._axes(volume)
             with torch.no_grad():
                 done, found = self._parts(model, volume, samples, device, frame)
-                asked = {} if self.refine else self._ask_search(model, volume, samples, device, found)
+                asked = {} if self.refine else self._ask_search(model, volume, samples, device, found, frame)
             if reliability is not None:
                 found["confidence"] *= reliability.factor
             if is_main():
@@ -180,6 +180,7 @@ class Estimate(ParticlesInput, RunCommand):
         samples: ParticleSamples,
         device: torch.device,
         found: dict[str, np.ndarray],
+        frame: SymmetryFrame,
     ) -> dict[str, Any]:
         """Whether a search over all rotations finds the poses of the encoder, for a part of the particles."""
         import torch
@@ -189,7 +190,7 @@ class Estimate(ParticlesInput, RunCommand):
 
         few = np.unique(np.linspace(0, len(samples) - 1, _ASKED).astype(int))
         poses = Poses(*(torch.from_numpy(found[name][few]) for name in ("rotations", "shifts")))
-        agreement = search_agreement(model, volume, _read(samples, few), poses, device)
+        agreement = search_agreement(model, volume, _read(samples, few), poses, device, frame)
         if agreement < STUCK_BELOW:
             warnings.warn(
                 f"for {1 - agreement:.0%} of the images a search finds another pose than the encoder: add --refine",

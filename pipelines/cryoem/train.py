@@ -312,11 +312,13 @@ class _Training:
 
         from parteq.apps.cryoem.diagnosis import diagnose
         from parteq.apps.cryoem.passes import some_of
+        from parteq.apps.cryoem.symmetry_axes import find_axes
 
         part = some_of(self.data, torch.linspace(0, len(self.samples) - 1, min(len(self.samples), MEASURED)).long())
         with torch.no_grad():
-            poses = self._propose(model, part)
-            return diagnose(model, model.decoder.volume().cpu(), part, poses, self.device)
+            poses, volume = self._propose(model, part), model.decoder.volume().cpu()
+            frame = find_axes(volume.numpy(), self.command.symmetry)
+            return diagnose(model, volume, part, poses, self.device, frame)
 
     def finish(self, model: PoseInference) -> _Ending:
         """Poses refined with the map they make, how sure they are, and whether that is to be trusted."""

@@ -9,6 +9,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch.utils.data import TensorDataset
 
+from parteq.apps.cryoem.diagnosis import search_agreement
 from parteq.apps.cryoem.disc import Disc
 from parteq.apps.cryoem.estimation import Poses, map_of_poses
 from parteq.apps.cryoem.matching import Matching
@@ -60,6 +61,20 @@ def test_poses_of_a_symmetric_particle_are_sure_up_to_its_symmetry():
     assert all_three.mean() > 0.9
     assert find_axes(volume.numpy(), "C1") is NO_SYMMETRY
     assert NO_SYMMETRY.turns.equal(torch.eye(3)[None])
+
+
+def test_encoder_and_search_may_find_another_copy():
+    """Each is as right as any."""
+    volume = torch.from_numpy(blobs(BOX, "C3")).float()
+    frame, model = find_axes(volume.numpy(), "C3"), small_model()
+    rotations = torch.from_numpy(uniform_rotations(40, np.random.default_rng(0))).float()
+    samples = model.disc.samples(project(volume, rotations))
+    data = TensorDataset(samples, torch.ones_like(samples.real))
+    copies = rotations @ frame.turns[torch.arange(40) % 3]
+    for given, right in ((copies, True), (rotations.roll(1, 0), False)):
+        poses = Poses(given, torch.zeros(40, 2))
+        agreement = search_agreement(model, volume / BOX, data, poses, torch.device("cpu"), frame)
+        assert (agreement > 0.9) is right
 
 
 def test_images_stand_at_their_symmetry_copies_in_the_map():
