@@ -76,7 +76,7 @@ class Command(ABC):
             if path is None:
                 continue
             if path == Path("-"):
-                raise DataError(f"--{name} -", "is to name a file: results are not written to the screen")
+                raise DataError(f"--{name} -", "is to name a file: JSON is not written to the screen")
             if (other := seen.setdefault(path.resolve(), name)) != name:
                 raise DataError(path, f"is to be written by --{other} and by --{name}")
             self._check_not_read(name, path)

@@ -41,12 +41,13 @@ PACKAGES = ("torch", "escnn", "numpy", "scipy", "scikit-learn", "scikit-image", 
 
 
 class Run:
-    """A run directory; get one from `Run.create` or `Run.open`."""
+    """A run directory; get one from `Run.create`, `Run.resume` or, to read it, `Run.open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.options = read_toml(path / "config.toml")
         self.data = read_json(path / "data.json")
+        self._lock: _Lock | None = None
 
     @classmethod
     def create(cls, path: Path, options: dict[str, Any], data: dict[str, Any]) -> Run:
@@ -58,14 +59,16 @@ class Run:
             data: what is trained on; plain values.
 
         Raises:
-            DataError: if there is something else in the folder, or it cannot be made.
+            DataError: if there is something else in the folder, it cannot be made, or a process is at work on it.
         """
         begun = cls.exists(path)
-        if begun and cls(path).epochs():
-            raise DataError(path, "holds a run already: add --resume to go on with it, or choose another folder")
         if not begun and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise DataError(path, "is not empty and no run: choose another folder")
-        lock = _locked(path) if begun else None
+        lock = None
+        if begun:
+            cls(path)._check_without_checkpoint()
+            lock = _Lock(path)
+            cls(path)._check_without_checkpoint()  # it may have come to something until the folder was free
         temporary = path.with_name(f".{path.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         make_folder(temporary)
@@ -80,7 +83,7 @@ class Run:
         else:
             os.replace(temporary, path)
         run = cls(path)
-        weakref.finalize(run, os.close, _locked(path) if lock is None else lock)
+        run._lock = lock or _Lock(path)
         return run
 
     @classmethod
@@ -104,7 +107,7 @@ class Run:
             DataError: if there is none, its files are damaged, or a process is at work on it.
         """
         run = cls.open(path)
-        weakref.finalize(run, os.close, _locked(path))
+        run._lock = _Lock(path)
         write_text(path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in run.history()))
         return run
 
@@ -164,36 +167,42 @@ class Run:
             if old != about["best_epoch"]:
                 shutil.rmtree(self._folder(old))
 
+    def _check_without_checkpoint(self) -> None:
+        if self.epochs():
+            raise DataError(self.path, "holds a run already: add --resume to go on with it, or choose another folder")
+
     def _folder(self, epoch: int) -> Path:
         return self.path / "checkpoints" / f"{epoch:04d}"
 
 
-def _locked(folder: Path) -> int:
-    """A handle of a folder that no other process gets before it is closed, or this process ends, however it ends.
+class _Lock:
+    """Keeps a folder from other processes until it is forgotten, or this process ends, however it ends.
 
     Raises:
-        DataError: another process has it.
+        DataError: another process has the folder, or another run of this one.
     """
-    handle = os.open(folder, os.O_RDONLY)
-    until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+
+    def __init__(self, folder: Path) -> None:
+        self._handle = os.open(folder, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._handle)
+        until = time.monotonic() + _PATIENCE
+        while not self._taken(folder):
             if time.monotonic() > until:
-                os.close(handle)
-                reason = "is at work in another process: wait for its end, or choose another folder"
-                raise DataError(folder, reason) from error
+                raise DataError(folder, "is being trained, by another process or this one: choose another folder")
             time.sleep(0.2)
+
+    def _taken(self, folder: Path) -> bool:
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         except OSError as error:
             log.info("%s is not kept from other processes, for there are no locks here: %s", folder, error)
-            return handle
-        else:
-            return handle
+        return True
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
-    """The last checkpoint of a run, or one that is named itself: its folder, or its file of weights.
+    """The checkpoint that a run ends with, or one that is named itself: its folder, or its file of weights.
 
     Raises:
         DataError: if there is none.

@@ -88,13 +88,14 @@ class TrainingCommand(Command):
         from parteq.core.distributed import is_main, wait
         from parteq.pipelines.run import Run
 
-        resumed = self.resume and Run.exists(self.out) and bool(Run.open(self.out).epochs())
+        begun = self.resume and Run.exists(self.out) and bool(Run.open(self.out).epochs())
+        wait()
         if is_main():
-            run = Run.resume(self.out) if resumed else Run.create(self.out, self.options(), data)
+            run = Run.resume(self.out) if begun else Run.create(self.out, self.options(), data)
         wait()
         if not is_main():
             run = Run.open(self.out)
-        if resumed:
+        if begun:
             free = {"out", "device", "workers", "max_seconds"}
             for name, value in self.options().items():
                 if name not in free and run.options.get(name) != value:

@@ -283,6 +283,12 @@ class Particles:
             raise DataError(self.source, "names no images: it has no column rlnImageName")
         return image_places(self.source, self.table["rlnImageName"], self.image_folder)
 
+    def check_not_lost(self, out: Path) -> None:
+        """Refuses to write a file that images are in. Raises DataError."""
+        stacks = self.image_places().paths if "rlnImageName" in self.table and out.exists() else []
+        if any(path.exists() and path.samefile(out) for path in stacks):
+            raise DataError(out, f"holds images of {self.source}, which would be lost")
+
     def images(self) -> ImageStack:
         """The images, bright where cryoSPARC says that they are dark; nothing but headers is read yet.
 
@@ -325,7 +331,9 @@ class Particles:
                 in_pixels = origins / self.pixel_size_in_angstroms()[:, None]
                 table = table.assign(**dict(zip(ORIGINS_IN_PIXELS, in_pixels.T, strict=True)))
         found = self.with_table(table.assign(**{name: np.asarray(values) for name, values in columns.items()}))
-        if shifts_in_angstroms is None or self.numbers("rlnImagePixelSize") is not None:
+        header = self._first_header()
+        unsaid = self.numbers("rlnImagePixelSize") is None and header is not None and header.pixel_size_in_angstroms
+        if shifts_in_angstroms is None or not unsaid:
             return found
         optics = self.optics.assign(rlnImagePixelSize=self.pixel_size_in_angstroms()[0])
         return Particles(found.source, StarFile({**found.star.blocks, "optics": optics}), found.datadir)

@@ -124,14 +124,17 @@ class Estimate(ParticlesInput, RunCommand):
 
     def _axes(self, volume: Tensor) -> SymmetryFrame:
         """The axes of the map, by the symmetry that the run was told."""
-        from parteq.apps.cryoem.symmetry_axes import find_axes
+        from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, find_axes
         from parteq.pipelines.run import Run
 
         run = Run.open(self.run_path)
         try:
-            return find_axes(volume.numpy(), str(run.options.get("symmetry", "C1")))
+            frame = find_axes(volume.numpy(), str(run.options.get("symmetry", "C1")))
         except ValueError as error:
             raise DataError(self.run_path / "config.toml", str(error)) from error
+        if not frame.found:
+            warnings.warn(frame.sentence(), stacklevel=2)
+        return frame if frame.found else NO_SYMMETRY
 
     def _parts(
         self, model: PoseInference, volume: Tensor, samples: ParticleSamples, device: torch.device, frame: SymmetryFrame

@@ -26,13 +26,14 @@ class Symmetry:
     """Point group of the particle, axes as RELION sets them: C5, D2, T, O, I1, I2."""
 
     def check_symmetry(self) -> None:
-        """Refuses what is no point group."""
+        """Refuses what is no point group, and writes its name as RELION does."""
         from parteq.apps.cryoem.pointgroups import point_group
 
         try:
             point_group(self.symmetry)
         except ValueError as error:
             raise DataError(f"--symmetry {self.symmetry}", str(error)) from error
+        self.symmetry = self.symmetry.strip().upper()
 
 
 @dataclass(kw_only=True)
@@ -59,9 +60,11 @@ class ParticlesInput:
 
 
 def fingerprint(particles: Particles) -> str:
-    """SHA-256 (hex) of the table of particles, and of what stands at the head and the end of their stack."""
+    """SHA-256 (hex) of the tables of particles, and of what stands at the head and the end of their stack."""
     import numpy as np
 
-    digest = hashlib.sha256(particles.table.to_csv(index=False).encode())
+    digest = hashlib.sha256()
+    for table in (particles.table, particles.optics):
+        digest.update(table.to_csv(index=False).encode())
     digest.update(particles.images().read(np.unique([0, len(particles) - 1])).tobytes())
     return digest.hexdigest()

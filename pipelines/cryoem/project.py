@@ -60,7 +60,7 @@ class Project(Command):
         device, particles = self.torch_device(), open_particles(self.particles)
         if not particles.has_poses:
             raise DataError(self.particles, "has no angles to project along")
-        self._check_stack(particles)
+        particles.check_not_lost(self.out)
         ctf = particles.ctf() if self.ctf else None
         if self.ctf and ctf is None:
             raise DataError(self.particles, "has no CTF parameters")
@@ -79,13 +79,6 @@ class Project(Command):
                 writer.append(images.cpu().numpy())
                 bar.update(len(images))
         return {"out": str(self.out), "n": len(imaging), "box": box, "pixel_size_angstrom": pixel_size}
-
-    def _check_stack(self, particles: Particles) -> None:
-        """Refuses to replace the images of the particles."""
-        if "rlnImageName" in particles.table and self.out.exists():
-            stacks = particles.image_places().paths
-            if any(path.exists() and path.samefile(self.out) for path in stacks):
-                raise DataError(self.out, f"holds the images of {self.particles}, which would be lost to --out")
 
     def _pixel_size(self, box: int, particles: Particles) -> float:
         """The size of the map's voxels in Å: as given, as its header says, as the particles say, or 1.

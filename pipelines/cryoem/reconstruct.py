@@ -57,6 +57,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
 
         self._check()
         particles, pixel_size = self._with_poses()
+        particles.check_not_lost(self.out)
         reference = self._reference(particles.images().box, pixel_size)
         found: dict[str, Any] = {}
         if self.symmetry != "C1":
@@ -114,6 +115,9 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
 
         if self.reference is None:
             return None
+        made = [self._beside(f"_half{number}.mrc").resolve() for number in (1, 2)] if self.halves else []
+        if self.reference.resolve() in made:
+            raise DataError(self.reference, "is read by --reference, and would be lost to a half map")
         volume, its_pixel_size = read_volume(self.reference)
         if len(volume) != box or abs(its_pixel_size / pixel_size - 1) > 0.01:
             found = f"{len(volume)} voxels of {its_pixel_size:g} Å"
@@ -129,7 +133,8 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         (part,) = self._insert(particles, [np.arange(len(particles))], symmetry="C1")
         frame = (find_axes if self.find_axes else axes_in_place)(self._volume(part), self.symmetry)
         if not frame.found:
-            warnings.warn(frame.sentence(), stacklevel=2)
+            place = "" if self.find_axes else " about axes in their standard place; --find-axes looks for others"
+            warnings.warn(frame.sentence() + place, stacklevel=2)
         if not self.find_axes:
             return particles, frame
         # The pose R of φ is the pose R G of x ↦ φ(G x + t), whose origin stands P R t further.

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["keep_reliability", "read_reliability", "report_reliability"]
 
-_NAME, _SCHEMA = "reliability.json", 2
+_NAME = "reliability.json"
 
 
 def keep_reliability(run: Path, found: Reliability) -> None:
     """Writes it into the folder of a run."""
-    write_json(run / _NAME, {"schema": _SCHEMA, **asdict(found)})
+    write_json(run / _NAME, {"schema": 1, **asdict(found)})
 
 
 def read_reliability(run: Path) -> Reliability | None:
@@ -34,17 +34,13 @@ def read_reliability(run: Path) -> Reliability | None:
     if not (run / _NAME).exists():
         return None
     values = read_json(run / _NAME)
-    if values.get("schema") != _SCHEMA:
-        raise DataError(
-            run / _NAME, "is of another version of parteq: take it away, and poses come without its warning"
-        )
     try:
         same = values["search_agreement"]
         return Reliability(
             float(values["half_agreement"]), float(values["confidence"]), None if same is None else float(same)
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(run / _NAME, "is damaged") from error
+        raise DataError(run / _NAME, "is damaged, or of another version of parteq") from error
 
 
 def report_reliability(found: Reliability | None) -> dict[str, Any]:

@@ -151,9 +151,14 @@ class Simulate(Command):
             raise DataError(f"--phase-shift {self.phase_shift}", "must be a number of degrees")
         if not 0 <= self.amplitude_contrast <= 1:
             raise DataError(f"--amplitude-contrast {self.amplitude_contrast}", "must be between 0 and 1")
-        theirs = [self.out / f"particles.{ending}" for ending in ("star", "mrcs")]
-        if not (self.out / "volume.mrc").exists() and (lost := [path for path in theirs if path.exists()]):
-            raise DataError(lost[0], "was not simulated here and would be lost: choose another --out")
+        made = [self.out / name for name in ("particles.star", "particles.mrcs", "volume.mrc")]
+        for read in (self.volume, Path(self.poses)):
+            if read.resolve() in [path.resolve() for path in made]:
+                raise DataError(read, "is read, and would be lost: choose another --out")
+        # What was simulated before stands there whole.
+        there = [path for path in made if path.exists()]
+        if there and len(there) < len(made):
+            raise DataError(there[0], "was not simulated here and would be lost: choose another --out")
 
     def _poses(self) -> str | Particles:
         """The name of a distribution, or the particles to draw from."""

@@ -326,7 +326,7 @@ class _Training:
 
         from parteq.apps.cryoem.estimation import map_of_poses, weigh
         from parteq.apps.cryoem.halves import refine_until_reliable
-        from parteq.apps.cryoem.symmetry_axes import find_axes
+        from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, find_axes
 
         model.to(self.device)
         diagnosis = self._diagnosis(model)
@@ -339,7 +339,8 @@ class _Training:
                 return _Ending(found.poses, found.volume, sure, found.frame, diagnosis, found.reliability)
             volume = map_of_poses(model, self.data, self._known(), self.device)
             frame = find_axes(volume.numpy(), self.command.symmetry)
-            confidence = weigh(model, volume, self.data, poses, self.device, frame)
+            # Known poses need no axes, and turns about wrong ones would count as right.
+            confidence = weigh(model, volume, self.data, poses, self.device, frame if frame.found else NO_SYMMETRY)
         return _Ending(poses, volume, confidence.numpy(), frame, diagnosis, reliability=None)
 
     def results(self, model: PoseInference, ending: _Ending) -> dict[str, Any]:
@@ -364,31 +365,39 @@ class _Training:
             "n_train": len(particles),
             "epochs": len(self.run.history()),
             "attempts": int(self.run.history()[-1]["attempt"]) + 1,
-            "loss": self.run.history()[self.run.checkpoint().about()["epoch"] - 1]["loss"],
+            "loss": self._record()["loss"],
             "encoder_search_agreement": diagnosis.agreement,
             "self_similarity": diagnosis.similarity,
             "stuck": diagnosis.stuck,
             "diagnosis": diagnosis.sentence(),
             **report_reliability(ending.reliability),
             "mean_confidence": float(confidence.mean()),
-            "symmetry": ending.frame.symmetry,
-            "symmetry_found": ending.frame.found,
-            "symmetry_correlation": ending.frame.correlation,
+            **self._symmetry(ending.frame),
             "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
         }
-        errors = None
+        errors, record = None, self._record()
         if particles.has_poses and self.command.mode == "abinitio":
             truth = (shifts, particles.shifts_in_angstroms())
             errors = pose_errors(rotations, particles.rotations(), truth, symmetry=self.command.symmetry)
             found |= errors.summary()
-        elif self.run.history()[-1].get("rotation_error_median_deg") is not None:
-            found["rotation_error_median_deg"] = self.run.history()[-1]["rotation_error_median_deg"]
+        elif record.get("rotation_error_median_deg") is not None:
+            found["rotation_error_median_deg"] = record["rotation_error_median_deg"]
         findings = [] if ending.reliability is None else [ending.reliability.sentence()]
         findings.append(diagnosis.sentence())
         if ending.frame.symmetry != "C1":
             sentence = ending.frame.sentence()
             findings.append(f"{sentence[0].upper()}{sentence[1:]}.")
             if not ending.frame.found:
-                warnings.warn(f"{sentence}, which it was made to have", stacklevel=2)
+                warnings.warn(sentence, stacklevel=2)
         write_training_report(self.run, model, in_units, rotations, confidence, errors, " ".join(findings), particles)
         return found
+
+    def _record(self) -> dict[str, Any]:
+        """Of the epoch that the weights are of which all goes on with."""
+        return self.run.history()[self.run.checkpoint().about()["epoch"] - 1]
+
+    @staticmethod
+    def _symmetry(frame: SymmetryFrame) -> dict[str, Any]:
+        """What was told of the symmetry, and how much of it the map had."""
+        measured = {"symmetry_found": frame.found, "symmetry_correlation": frame.correlation}
+        return {"symmetry": frame.symmetry} | ({} if frame.symmetry == "C1" else measured)

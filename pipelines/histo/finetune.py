@@ -90,8 +90,9 @@ class Finetune(ClassifierTraining):
 
         checkpoint = self._checkpoint()
         weights: dict[str, Any] = {"source": str(checkpoint.weights), "fingerprint": checkpoint.fingerprint()}
-        folder = next((path for path in checkpoint.weights.resolve().parents if Run.exists(path)), None)
-        return {"weights": weights | ({} if folder is None else {"data": Run.open(folder).data})}
+        # RUN/checkpoints/0030/model.safetensors
+        folder = (checkpoint.weights.resolve() / "../../..").resolve()
+        return {"weights": weights | ({"data": Run.open(folder).data} if Run.exists(folder) else {})}
 
     def resolution(self) -> float | None:
         """The µm a pixel of the images; unless given, that of the images the weights were trained on."""

@@ -92,7 +92,10 @@ def test_images_are_not_lost_to_results(simulate, parteq, tmp_path):
     words = ["--volume", tmp_path / "sim/volume.mrc", "--particles", tmp_path / "theirs/particles.star"]
     status, _, complaint = parteq("cryoem", "project", *words, "--out", tmp_path / "theirs/particles.mrcs")
     assert (status, complaint.count("\n")) == (2, 1)
-    assert "holds the images of" in complaint
+    assert "holds images of" in complaint
+    for words in (["--volume", tmp_path / "sim/volume.mrc"], ["--poses", tmp_path / "sim/particles.star"]):
+        status, _, complaint = simulate(tmp_path / "sim", *words)
+        assert (status, complaint.count("\n"), "is read, and would be lost" in complaint) == (2, 1, True)
     assert (tmp_path / "theirs/particles.mrcs").read_bytes() == before
 
 

@@ -83,7 +83,7 @@ def test_one_process_at_a_time_is_at_work(tmp_path, monkeypatch):
     with subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
         for begin in (lambda: Run.create(path, {}, {}), lambda: Run.resume(path)):
-            with pytest.raises(DataError, match="is at work in another process"):
+            with pytest.raises(DataError, match="is being trained, by another process"):
                 begin()
         other.kill()
     # What a process holds that was killed is free, and reading never asks.

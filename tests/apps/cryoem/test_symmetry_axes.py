@@ -38,7 +38,9 @@ def blobs(box: int, symmetry: str, offset: np.ndarray = OFFSET) -> np.ndarray:
 
 def check(symmetry: str, box: int) -> None:
     found = find_axes(blobs(box, symmetry), symmetry)
-    assert found.correlation > 0.97
+    assert found.found
+    # Sixty copies of six blobs are nearly a ball, and little of them differs between directions.
+    assert found.correlation > (0.85 if symmetry == "I1" else 0.97)
     group = point_group(symmetry)
     moved, expected = found.matrix @ group @ found.matrix.T, MATRIX @ group @ MATRIX.T
     angles = Rotation.from_matrix((moved[:, None].swapaxes(2, 3) @ expected).reshape(-1, 3, 3)).magnitude()
