@@ -60,14 +60,14 @@ def export(model: nn.Module, images: Tensor, format: Format, path: Path) -> dict
         exact = difference <= TOLERANCE * max(1.0, float(expected.abs().max()))
         if not (exact if format != "onnx-int8" else found.isfinite().all()):
             raise DataError(path, f"was not written: its logits differ from the model's by {difference:.2g}")
-    agreement = {"top1_agreement": float((found.argmax(1) == expected.argmax(1)).double().mean())}
+    same = {"top1_agreement": float((found.argmax(1) == expected.argmax(1)).double().mean())}
     return {
         "out": str(path),
         "format": format,
         "bytes": path.stat().st_size,
         "n": len(images),
         "max_abs_difference": difference,
-        **(agreement if expected.shape[1] > 1 else {}),
+        **(same if expected.shape[1] > 1 else {}),
     }
 
 

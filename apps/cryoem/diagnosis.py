@@ -26,10 +26,9 @@ from parteq.apps.cryoem.matching import rotation_grid
 from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 from parteq.datasets.cryoem.projection import fourier_volume, read_transform
 
-__all__ = ["STUCK_BELOW", "Diagnosis", "correlations_after_turns", "diagnose", "search_agreement", "self_similarity"]
+__all__ = ["Diagnosis", "correlations_after_turns", "search_agreement", "self_similarity"]
 
-STUCK_BELOW = 0.5
-"""Share of the images, that encoder and search agree on, below which the encoder is called stuck."""
+_STUCK_BELOW = 0.5
 _AGREE_DEGREES = 20.0
 _SYMMETRIC_ABOVE = 0.95
 _SMALLEST_TURN_DEGREES = 40.0
@@ -40,19 +39,19 @@ class Diagnosis:
     """What there is to say of a run.
 
     Attributes:
-        agreement: share of the images for which encoder and search agree within 20°.
-        similarity: the highest correlation of the map with itself after a turn of more than 40°.
+        agreement: share of the images for which encoder and search agree, see `search_agreement`.
+        similarity: the highest correlation of the map with itself after a turn of more than 40°; 0 if not looked for.
         turn_in_degrees: of that turn.
     """
 
     agreement: float
-    similarity: float
-    turn_in_degrees: float
+    similarity: float = 0.0
+    turn_in_degrees: float = 0.0
 
     @property
     def stuck(self) -> bool:
         """Whether encoder and search disagree on most images."""
-        return self.agreement < STUCK_BELOW
+        return self.agreement < _STUCK_BELOW
 
     @property
     def symmetric(self) -> bool:
@@ -76,15 +75,15 @@ class Diagnosis:
         return found
 
 
-def diagnose(
+def search_agreement(
     model: PoseInference,
     volume: Float[Tensor, "box box box"],
     data: Dataset[Any],
     poses: Poses,
     device: torch.device,
     frame: SymmetryFrame = NO_SYMMETRY,
-) -> Diagnosis:
-    """Compares what the encoder proposed with a search, and the map with its turns.
+) -> float:
+    """The share of the images for which the encoder and a search over all rotations agree within 20°.
 
     Args:
         model: trained.
@@ -94,18 +93,6 @@ def diagnose(
         device: where to compute.
         frame: of the axes of the map: poses agree that are copies of one another.
     """
-    return Diagnosis(search_agreement(model, volume, data, poses, device, frame), *self_similarity(volume))
-
-
-def search_agreement(
-    model: PoseInference,
-    volume: Float[Tensor, "box box box"],
-    data: Dataset[Any],
-    poses: Poses,
-    device: torch.device,
-    frame: SymmetryFrame = NO_SYMMETRY,
-) -> float:
-    """The share of the images for which encoder and search agree within 20°; arguments as of :func:`diagnose`."""
     searched = refine(model, volume, data, poses, device, everywhere=True)
     copies = poses.rotations[:, None] @ frame.turns
     cosines = ((copies * searched.rotations[:, None]).sum((2, 3)).amax(1) - 1) / 2

@@ -101,14 +101,14 @@ class Found:
         volume: the map that they make, in units of the samples.
         confidence: in each pose, scaled by the reliability, [N].
         frame: of the axes of the map.
-        reliability: of poses and map.
+        reliability: of poses and map; None of a map of poses that were known.
     """
 
     poses: Poses
     volume: Float[Tensor, "box box box"]
     confidence: Float[Tensor, " n"]
     frame: SymmetryFrame
-    reliability: Reliability
+    reliability: Reliability | None
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ class SymmetryFrame:
         """In words."""
         least, highest = self.correlation, self.highest_correlation
         span = f"{least:.2f}" + (f" to {highest:.2f}" if highest - least > 0.005 else "")
-        found = f"the map correlates with its symmetry copies by {span}"
-        return found if self.found else f"{found}: it may not have the symmetry {self.symmetry}"
+        doubt = "" if self.found else f": it may not have the symmetry {self.symmetry}"
+        return f"The map correlates with its symmetry copies by {span}{doubt}."
 
 
 NO_SYMMETRY = SymmetryFrame(np.eye(3), np.zeros(3), 1.0, 1.0, "C1")

@@ -230,8 +230,7 @@ class Particles:
     def _pixel_sizes(self) -> Float64[np.ndarray, " n"]:
         sizes = self.numbers("rlnImagePixelSize")
         if sizes is None:
-            header = self._first_header()
-            size = None if header is None else header.pixel_size_in_angstroms
+            size = self._pixel_size_of_images()
             if size is None:
                 log.warning("%s says no pixel size, nor do its images: 1 Å is assumed", self.source)
             sizes = np.full(len(self), 1.0 if size is None else size)
@@ -251,6 +250,11 @@ class Particles:
         if len(set(sizes)) > 1:
             raise DataError(self.source, f"has images of several sizes, {min(sizes):g} to {max(sizes):g} pixels")
         return int(sizes[0])
+
+    def _pixel_size_of_images(self) -> float | None:
+        """In Å, as the header of the first stack says."""
+        header = self._first_header()
+        return None if header is None else header.pixel_size_in_angstroms
 
     def _first_header(self) -> MrcHeader | None:
         """Header of the stack of the first image, if it is there."""
@@ -331,11 +335,10 @@ class Particles:
                 in_pixels = origins / self.pixel_size_in_angstroms()[:, None]
                 table = table.assign(**dict(zip(ORIGINS_IN_PIXELS, in_pixels.T, strict=True)))
         found = self.with_table(table.assign(**{name: np.asarray(values) for name, values in columns.items()}))
-        header = self._first_header()
-        unsaid = self.numbers("rlnImagePixelSize") is None and header is not None and header.pixel_size_in_angstroms
-        if shifts_in_angstroms is None or not unsaid:
+        if shifts_in_angstroms is None or self.numbers("rlnImagePixelSize") is not None:
             return found
-        optics = self.optics.assign(rlnImagePixelSize=self.pixel_size_in_angstroms()[0])
+        size = self._pixel_size_of_images()
+        optics = self.optics if size is None else self.optics.assign(rlnImagePixelSize=size)
         return Particles(found.source, StarFile({**found.star.blocks, "optics": optics}), found.datadir)
 
     def subset(self, indices: Indices) -> Particles:

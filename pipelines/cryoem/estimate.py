@@ -18,6 +18,7 @@ from parteq.datasets.errors import DataError
 from parteq.pipelines.command import RunCommand
 from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint
 from parteq.pipelines.cryoem.reliability import read_reliability, report_reliability
+from parteq.pipelines.cryoem.symmetry import report_symmetry
 
 if TYPE_CHECKING:
     import torch
@@ -132,8 +133,7 @@ class Estimate(ParticlesInput, RunCommand):
             frame = find_axes(volume.numpy(), str(run.options.get("symmetry", "C1")))
         except ValueError as error:
             raise DataError(self.run_path / "config.toml", str(error)) from error
-        if not frame.found:
-            warnings.warn(frame.sentence(), stacklevel=2)
+        report_symmetry(frame)
         return frame if frame.found else NO_SYMMETRY
 
     def _parts(
@@ -188,19 +188,16 @@ class Estimate(ParticlesInput, RunCommand):
         """Whether a search over all rotations finds the poses of the encoder, for a part of the particles."""
         import torch
 
-        from parteq.apps.cryoem.diagnosis import STUCK_BELOW, search_agreement
+        from parteq.apps.cryoem.diagnosis import Diagnosis, search_agreement
         from parteq.apps.cryoem.estimation import Poses
 
         few = np.unique(np.linspace(0, len(samples) - 1, _ASKED).astype(int))
         poses = Poses(*(torch.from_numpy(found[name][few]) for name in ("rotations", "shifts")))
-        agreement = search_agreement(model, volume, _read(samples, few), poses, device, frame)
-        if agreement < STUCK_BELOW:
-            warnings.warn(
-                f"for {1 - agreement:.0%} of the images a search finds another pose than the encoder: add --refine",
-                stacklevel=2,
-            )
-            return {"encoder_search_agreement": agreement, "stuck": True, "reliable": False}
-        return {"encoder_search_agreement": agreement, "stuck": False}
+        diagnosis = Diagnosis(search_agreement(model, volume, _read(samples, few), poses, device, frame))
+        if diagnosis.stuck:
+            warnings.warn(diagnosis.sentence(), stacklevel=2)
+        unreliable = {"reliable": False} if diagnosis.stuck else {}
+        return {"encoder_search_agreement": diagnosis.agreement, "stuck": diagnosis.stuck, **unreliable}
 
     def _parts_file(self) -> Path:
         return self.out.with_name(f".{self.out.stem}.parts.npz")

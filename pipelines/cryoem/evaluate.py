@@ -11,7 +11,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
-from parteq.pipelines.cryoem.options import Symmetry
+from parteq.pipelines.cryoem.symmetry import Symmetry
 from parteq.pipelines.files import replacing
 
 if TYPE_CHECKING:

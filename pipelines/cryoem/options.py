@@ -15,25 +15,7 @@ from parteq.pipelines.command import File
 if TYPE_CHECKING:
     from parteq.datasets.cryoem.particles import Particles
 
-__all__ = ["ParticlesInput", "Symmetry", "fingerprint"]
-
-
-@dataclass(kw_only=True)
-class Symmetry:
-    """The point group of a particle."""
-
-    symmetry: Annotated[str, tyro.conf.arg(metavar="GROUP")] = "C1"
-    """Point group of the particle, axes as RELION sets them: C5, D2, T, O, I1, I2."""
-
-    def check_symmetry(self) -> None:
-        """Refuses what is no point group, and writes its name as RELION does."""
-        from parteq.apps.cryoem.pointgroups import point_group
-
-        try:
-            point_group(self.symmetry)
-        except ValueError as error:
-            raise DataError(f"--symmetry {self.symmetry}", str(error)) from error
-        self.symmetry = self.symmetry.strip().upper()
+__all__ = ["ParticlesInput", "fingerprint"]
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,8 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
-from parteq.pipelines.cryoem.options import ParticlesInput, Symmetry
+from parteq.pipelines.cryoem.options import ParticlesInput
+from parteq.pipelines.cryoem.symmetry import Symmetry, report_symmetry
 from parteq.pipelines.files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from parteq.apps.cryoem.reconstruction import Reconstruction
-    from parteq.apps.cryoem.symmetry_axes import SymmetryFrame
     from parteq.datasets.cryoem.particles import Particles
 
 __all__ = ["Reconstruct"]
@@ -59,10 +59,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         particles, pixel_size = self._with_poses()
         particles.check_not_lost(self.out)
         reference = self._reference(particles.images().box, pixel_size)
-        found: dict[str, Any] = {}
-        if self.symmetry != "C1":
-            particles, frame = self._to_axes(particles, pixel_size)
-            found = {"symmetry_correlation": frame.correlation, "symmetry_found": frame.found}
+        particles, symmetry = self._to_axes(particles, pixel_size)
         subsets = self._subsets(particles)
         parts = self._insert(particles, subsets, self.symmetry)
         total = parts[0] + parts[1] if self.halves else parts[0]
@@ -72,8 +69,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
             "n_particles": len(particles),
             "box": len(volume),
             "pixel_size_angstrom": pixel_size,
-            "symmetry": self.symmetry,
-            **found,
+            **symmetry,
         }
         if reference is not None:
             from parteq.apps.cryoem.resolution import fourier_shell_correlation, resolution_at
@@ -124,23 +120,22 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
             raise DataError(self.reference, f"has {found}, the images have {box} pixels of {pixel_size:g} Å")
         return volume
 
-    def _to_axes(self, particles: Particles, pixel_size: float) -> tuple[Particles, SymmetryFrame]:
+    def _to_axes(self, particles: Particles, pixel_size: float) -> tuple[Particles, dict[str, Any]]:
         """The particles, in the frame of the symmetry axes if these are to be found, and how symmetric their map is."""
         import numpy as np
 
-        from parteq.apps.cryoem.symmetry_axes import axes_in_place, find_axes
+        from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, axes_in_place, find_axes
 
+        if self.symmetry == "C1":
+            return particles, report_symmetry(NO_SYMMETRY)
         (part,) = self._insert(particles, [np.arange(len(particles))], symmetry="C1")
         frame = (find_axes if self.find_axes else axes_in_place)(self._volume(part), self.symmetry)
-        if not frame.found:
-            place = "" if self.find_axes else " about axes in their standard place; --find-axes looks for others"
-            warnings.warn(frame.sentence() + place, stacklevel=2)
         if not self.find_axes:
-            return particles, frame
+            return particles, report_symmetry(frame, " Its axes may stand elsewhere: --find-axes looks for them.")
         # The pose R of φ is the pose R G of x ↦ φ(G x + t), whose origin stands P R t further.
         rotations = particles.rotations()
         shifts = particles.shifts_in_angstroms() + rotations[:, :2] @ frame.offset_in_voxels * pixel_size
-        return particles.with_poses(rotations @ frame.matrix, shifts), frame
+        return particles.with_poses(rotations @ frame.matrix, shifts), report_symmetry(frame)
 
     def _subsets(self, particles: Particles) -> list[NDArray[np.int64]]:
         """The particles of the half sets, or all of them."""

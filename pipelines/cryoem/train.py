@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -15,21 +14,19 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Number, Text
-from parteq.pipelines.cryoem.options import ParticlesInput, Symmetry, fingerprint
+from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint
 from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
+from parteq.pipelines.cryoem.symmetry import Symmetry, report_symmetry
 from parteq.pipelines.training import TrainingCommand
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
-    from torch import Tensor
 
     from parteq.apps.cryoem.diagnosis import Diagnosis
     from parteq.apps.cryoem.estimation import Poses
-    from parteq.apps.cryoem.halves import Reliability
+    from parteq.apps.cryoem.halves import Found
     from parteq.apps.cryoem.inference import PoseInference
     from parteq.apps.cryoem.samples import ParticleSamples
-    from parteq.apps.cryoem.symmetry_axes import SymmetryFrame
     from parteq.core.training import Augment, Settings
     from parteq.datasets.cryoem.particles import Particles
     from parteq.pipelines.run import Run
@@ -127,8 +124,8 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
             }
             task = _Training(self, run, samples, measured, config, device, began)
             model = task.fit()
-            ending = task.finish(model)
-            results = task.results(model, ending) if is_main() else {}
+            found, diagnosis = task.finish(model)
+            results = task.results(model, found, diagnosis) if is_main() else {}
             wait()
         return results | {"seconds": time.monotonic() - began}
 
@@ -152,21 +149,6 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
         # Errors are only recorded: no pose of the file is seen by the network.
         few = np.linspace(0, len(particles) - 1, min(len(particles), MEASURED)).astype(int)
         return particles, particles.subset(few)
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """What a training leaves: poses, the map in units of the samples, confidence in the poses, and what to think of it.
-
-    The frame is that of the axes of the map before it was made symmetric. Poses that were known have no reliability.
-    """
-
-    poses: Poses
-    volume: Tensor
-    confidence: NDArray[np.float32]
-    frame: SymmetryFrame
-    diagnosis: Diagnosis
-    reliability: Reliability | None
 
 
 class _Training:
@@ -310,7 +292,7 @@ class _Training:
         """Of a part of the particles."""
         import torch
 
-        from parteq.apps.cryoem.diagnosis import diagnose
+        from parteq.apps.cryoem.diagnosis import Diagnosis, search_agreement, self_similarity
         from parteq.apps.cryoem.passes import some_of
         from parteq.apps.cryoem.symmetry_axes import find_axes
 
@@ -318,86 +300,74 @@ class _Training:
         with torch.no_grad():
             poses, volume = self._propose(model, part), model.decoder.volume().cpu()
             frame = find_axes(volume.numpy(), self.command.symmetry)
-            return diagnose(model, volume, part, poses, self.device, frame)
+            agreement = search_agreement(model, volume, part, poses, self.device, frame)
+        return Diagnosis(agreement, *self_similarity(volume))
 
-    def finish(self, model: PoseInference) -> _Ending:
-        """Poses refined with the map they make, how sure they are, and whether that is to be trusted."""
+    def finish(self, model: PoseInference) -> tuple[Found, Diagnosis]:
+        """Poses refined with the map they make, how far to trust them, and what is to be said of the encoder."""
         import torch
 
         from parteq.apps.cryoem.estimation import map_of_poses, weigh
-        from parteq.apps.cryoem.halves import refine_until_reliable
+        from parteq.apps.cryoem.halves import Found, refine_until_reliable
         from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, find_axes
 
         model.to(self.device)
-        diagnosis = self._diagnosis(model)
+        symmetry, diagnosis = self.command.symmetry, self._diagnosis(model)
         poses = self._propose(model, self.data)
         with torch.no_grad():
             if self.command.mode == "abinitio":
-                seed, symmetry = self.command.seed, self.command.symmetry
-                found = refine_until_reliable(model, self.data, poses, self.device, seed, symmetry)
-                sure = found.confidence.numpy()
-                return _Ending(found.poses, found.volume, sure, found.frame, diagnosis, found.reliability)
+                seed = self.command.seed
+                return refine_until_reliable(model, self.data, poses, self.device, seed, symmetry), diagnosis
             volume = map_of_poses(model, self.data, self._known(), self.device)
-            frame = find_axes(volume.numpy(), self.command.symmetry)
+            frame = find_axes(volume.numpy(), symmetry)
             # Known poses need no axes, and turns about wrong ones would count as right.
             confidence = weigh(model, volume, self.data, poses, self.device, frame if frame.found else NO_SYMMETRY)
-        return _Ending(poses, volume, confidence.numpy(), frame, diagnosis, reliability=None)
+        return Found(poses, volume, confidence, frame, reliability=None), diagnosis
 
-    def results(self, model: PoseInference, ending: _Ending) -> dict[str, Any]:
+    def results(self, model: PoseInference, found: Found, diagnosis: Diagnosis) -> dict[str, Any]:
         """Writes map, poses and report, and tells what came out."""
         from parteq.apps.cryoem.pose_metrics import pose_errors
         from parteq.datasets.cryoem.mrc import write_volume
         from parteq.pipelines.cryoem.report import write_training_report
 
-        poses, confidence, diagnosis = ending.poses, ending.confidence, ending.diagnosis
         path, particles, pixel_size = self.run.path, self.samples.particles, self.samples.pixel_size
         # In the units of a potential whose projections the images are.
-        in_units = (ending.volume * model.disc.box * self.samples.scale).numpy()
+        in_units = (found.volume * model.disc.box * self.samples.scale).numpy()
         write_volume(path / "volume.mrc", in_units, pixel_size)
-        rotations = poses.rotations.double().numpy()
-        shifts = poses.shifts.double().numpy() * pixel_size
+        rotations, confidence = found.poses.rotations.double().numpy(), found.confidence.numpy()
+        shifts = found.poses.shifts.double().numpy() * pixel_size
         estimated = particles.with_poses(rotations, shifts, parteqConfidence=confidence)
         estimated.write(path / "poses.star")
-        if ending.reliability is not None:
-            keep_reliability(path, ending.reliability)
-        found: dict[str, Any] = {
+        if found.reliability is not None:
+            keep_reliability(path, found.reliability)
+        history = self.run.history()
+        # That of the weights with which all goes on.
+        record = history[self.run.checkpoint().about()["epoch"] - 1]
+        results: dict[str, Any] = {
             "run": str(path),
             "n_train": len(particles),
-            "epochs": len(self.run.history()),
-            "attempts": int(self.run.history()[-1]["attempt"]) + 1,
-            "loss": self._record()["loss"],
+            "epochs": len(history),
+            "attempts": int(history[-1]["attempt"]) + 1,
+            "loss": record["loss"],
             "encoder_search_agreement": diagnosis.agreement,
             "self_similarity": diagnosis.similarity,
             "stuck": diagnosis.stuck,
             "diagnosis": diagnosis.sentence(),
-            **report_reliability(ending.reliability),
+            **report_reliability(found.reliability),
             "mean_confidence": float(confidence.mean()),
-            **self._symmetry(ending.frame),
+            **report_symmetry(found.frame),
             "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
         }
-        errors, record = None, self._record()
+        errors = None
         if particles.has_poses and self.command.mode == "abinitio":
             truth = (shifts, particles.shifts_in_angstroms())
             errors = pose_errors(rotations, particles.rotations(), truth, symmetry=self.command.symmetry)
-            found |= errors.summary()
+            results |= errors.summary()
         elif record.get("rotation_error_median_deg") is not None:
-            found["rotation_error_median_deg"] = record["rotation_error_median_deg"]
-        findings = [] if ending.reliability is None else [ending.reliability.sentence()]
+            results["rotation_error_median_deg"] = record["rotation_error_median_deg"]
+        findings = [] if found.reliability is None else [found.reliability.sentence()]
         findings.append(diagnosis.sentence())
-        if ending.frame.symmetry != "C1":
-            sentence = ending.frame.sentence()
-            findings.append(f"{sentence[0].upper()}{sentence[1:]}.")
-            if not ending.frame.found:
-                warnings.warn(sentence, stacklevel=2)
+        if found.frame.symmetry != "C1":
+            findings.append(found.frame.sentence())
         write_training_report(self.run, model, in_units, rotations, confidence, errors, " ".join(findings), particles)
-        return found
-
-    def _record(self) -> dict[str, Any]:
-        """Of the epoch that the weights are of which all goes on with."""
-        return self.run.history()[self.run.checkpoint().about()["epoch"] - 1]
-
-    @staticmethod
-    def _symmetry(frame: SymmetryFrame) -> dict[str, Any]:
-        """What was told of the symmetry, and how much of it the map had."""
-        measured = {"symmetry_found": frame.found, "symmetry_correlation": frame.correlation}
-        return {"symmetry": frame.symmetry} | ({} if frame.symmetry == "C1" else measured)
+        return results

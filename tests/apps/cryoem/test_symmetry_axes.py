@@ -39,6 +39,7 @@ def blobs(box: int, symmetry: str, offset: np.ndarray = OFFSET) -> np.ndarray:
 def check(symmetry: str, box: int) -> None:
     found = find_axes(blobs(box, symmetry), symmetry)
     assert found.found
+    assert found.highest_correlation > 0.97
     # Sixty copies of six blobs are nearly a ball, and little of them differs between directions.
     assert found.correlation > (0.85 if symmetry == "I1" else 0.97)
     group = point_group(symmetry)
