@@ -8,6 +8,9 @@ of attributes z of the edge give the kernel, vec K = κ(x, z). Its last layer is
 and the K_s, the weights of that last layer, are a kernel P_λ W like any other on the filters φ_s. A convolution then
 needs no kernel for every edge; see :mod:`parteq.core.points`. With a density that is not uniform the layers of φ are
 partially equivariant as well.
+
+The network is residual (He et al., arXiv 1512.03385): what it makes of the edge is added to a linear map of what goes
+in. So it starts from what analytic filters span, and learns what they lack.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ class ImplicitFilters(EdgeFilters):
         attributes: invariant numbers of each edge.
         shells: as in :class:`~parteq.core.pointfilters.RadialHarmonics`.
         frequency: highest degree of the harmonics that go in, and highest frequency of the filters.
-        fields: how often every irrep is among the filters.
+        fields: how often every irrep is among the filters; by default once for each shell, at least four times.
         hidden: layers with a nonlinearity.
         axis: of a group about an axis, given or learned; by default z.
     """
@@ -53,7 +56,7 @@ class ImplicitFilters(EdgeFilters):
         attributes: int = 0,
         shells: int = 3,
         frequency: int = 2,
-        fields: int = 4,
+        fields: int | None = None,
         hidden: int = 2,
         axis: Axis | None = None,
     ) -> None:
@@ -69,7 +72,8 @@ class ImplicitFilters(EdgeFilters):
         irreps = (*bank.irreps, *[invariant] * attributes)
         type = FieldType(Representation("edge", group, irreps, np.eye(sum(irrep.size for irrep in irreps))), 1)
         # Of those that harmonics have: without products of features no others come up where the symmetry is full.
-        self.out_type = FieldType(direct_sum(group, dict.fromkeys(bank.irreps, 1)), fields)
+        self.out_type = FieldType(direct_sum(group, dict.fromkeys(bank.irreps, 1)), fields or max(shells, 4))
+        self.shortcut = PartialLinear(type, self.out_type, density, bias=False)
         self.layers, self.nonlinearities = nn.ModuleList(), nn.ModuleList()
         for _ in range(hidden):
             gate = _nonlinearity(self.out_type)
@@ -101,9 +105,11 @@ class ImplicitFilters(EdgeFilters):
         values: Tensor = self.harmonics(vectors) @ self.mixing.T
         if attributes is not None:
             values = torch.cat([values, attributes], dim=1)
+        learned = values
         for layer, nonlinearity in zip(self.layers, self.nonlinearities, strict=True):
-            values = nonlinearity(layer(values).T[None])[0].T
-        return values
+            learned = nonlinearity(layer(learned).T[None])[0].T
+        output: Tensor = self.shortcut(values) + learned
+        return output
 
 
 def _nonlinearity(type: FieldType) -> GatedNonlinearity | PointwiseNonlinearity:

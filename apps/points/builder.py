@@ -102,7 +102,7 @@ class PointBuilder:
         if self.kernel == "analytic":
             return RadialHarmonics(cutoff, shells, frequency)
         options = {"attributes": attributes, "shells": shells, "frequency": frequency}
-        return ImplicitFilters(cutoff, self.density, axis=self.axis, fields=max(4, 2 * shells // 3), **options)
+        return ImplicitFilters(cutoff, self.density, axis=self.axis, **options)
 
     def convolve(self, before: FieldType, after: FieldType, filters: EdgeFilters) -> PartialPointConv:
         """Return a convolution; a norm brings the bias."""
