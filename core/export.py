@@ -9,17 +9,20 @@ so that what is saved depends on nothing but torch.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from parteq.core.layers import PartialLayer
-from parteq.core.nonlinearity import PointwiseNonlinearity
+from parteq.core.nonlinearity import POINTWISE_FUNCTIONS, PointwiseNonlinearity
 from parteq.core.norm import FieldBatchNorm
 from parteq.core.orbits import tied
 
 __all__ = ["fold", "plain_program"]
+
+_OF_ANY_GRID: tuple[type[nn.Module], ...] = (FieldBatchNorm, *POINTWISE_FUNCTIONS.values())
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -50,7 +53,7 @@ def _folded(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     for name, child in module._modules.items():  # named_children leaves out what has been there before
         if child is not None:
             setattr(module, name, _fold(child, done))
-    return _without_norms(module) if isinstance(module, nn.Sequential) else module
+    return _without_norms(module) if type(module) is nn.Sequential else module  # its heirs may do more than it does
 
 
 def _without_norms(sequence: nn.Sequential) -> nn.Sequential:
@@ -58,18 +61,25 @@ def _without_norms(sequence: nn.Sequential) -> nn.Sequential:
 
     Norms that mix channels, or stand where no convolution says what the grid is, are left as they are.
     """
-    dimensions = [len(layer.kernel_size) for layer in sequence if isinstance(layer, nn.Conv2d | nn.Conv3d)]
-    if not dimensions:
-        return sequence
-    kept: list[nn.Module] = []
-    for layer in sequence:
-        if not isinstance(layer, FieldBatchNorm) or layer.coordinates is not None:
+    layers, kept = list(sequence), list[nn.Module]()
+    for place, layer in enumerate(layers):
+        dimension = _grid_dimension(layers, place)
+        if not isinstance(layer, FieldBatchNorm) or layer.coordinates is not None or dimension is None:
             kept.append(layer)
         elif kept and isinstance(convolution := kept[-1], nn.Conv2d | nn.Conv3d):
-            kept[-1] = fuse_conv_bn_eval(convolution, layer.plain(dimensions[0]))
+            kept[-1] = fuse_conv_bn_eval(convolution, layer.plain(dimension))
         else:
-            kept.append(layer.plain(dimensions[0]))
+            kept.append(layer.plain(dimension))
     return nn.Sequential(*kept)
+
+
+def _grid_dimension(layers: Sequence[nn.Module], place: int) -> int | None:
+    """Return that of the convolution before or after, if nothing between changes the grid; else ``None``."""
+    for others in (layers[:place][::-1], layers[place + 1 :]):
+        nearest = next((layer for layer in others if not isinstance(layer, _OF_ANY_GRID)), None)
+        if isinstance(nearest, nn.Conv2d | nn.Conv3d):
+            return len(nearest.kernel_size)
+    return None
 
 
 def plain_program(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

@@ -15,9 +15,15 @@ from torch.nn import functional
 from parteq.core.coordinates import IrrepCoordinates
 from parteq.core.fields import FieldType, Representation
 
-__all__ = ["GatedNonlinearity", "NormNonlinearity", "PointwiseNonlinearity", "pointwise_function"]
+__all__ = [
+    "POINTWISE_FUNCTIONS",
+    "GatedNonlinearity",
+    "NormNonlinearity",
+    "PointwiseNonlinearity",
+    "pointwise_function",
+]
 
-_FUNCTIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "relu6": nn.ReLU6, "silu": nn.SiLU}
+POINTWISE_FUNCTIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "relu6": nn.ReLU6, "silu": nn.SiLU}
 
 
 def pointwise_function(name: str) -> nn.Module:
@@ -27,9 +33,9 @@ def pointwise_function(name: str) -> nn.Module:
         ValueError: ``name`` is none of these.
     """
     try:
-        return _FUNCTIONS[name]()
+        return POINTWISE_FUNCTIONS[name]()
     except KeyError:
-        raise ValueError(f"unknown function {name!r}: use {', '.join(_FUNCTIONS)}") from None
+        raise ValueError(f"unknown function {name!r}: use {', '.join(POINTWISE_FUNCTIONS)}") from None
 
 
 class PointwiseNonlinearity(nn.Module):

@@ -63,6 +63,8 @@ class FieldBatchNorm(nn.Module):
         # How many of the numbers in a block their own mean takes away, for the unbiased running variance.
         taken = member @ np.square(directions).sum(0)
 
+        # Of a field that permutes: its trivial coordinate over the mean of its n components, √n of either sign.
+        self.root = float(directions.sum())
         default = torch.get_default_dtype()
         self.register_buffer("averages", torch.from_numpy(member / sizes).to(default), persistent=False)
         self.register_buffer("block_of_component", torch.from_numpy(block), persistent=False)
@@ -94,25 +96,21 @@ class FieldBatchNorm(nn.Module):
         return self.coordinates.inverse(output, like=features)
 
     def _forward_permuted(self, features: Tensor) -> Tensor:
-        """Normalise fields whose components permute: torch's batch norm with a field as its channel, in one fused pass.
-
-        The one trivial irrep of a field of n components has coordinate √n times their mean.
-        """
-        root = self.in_type.representation.size**0.5
+        """Normalise fields whose components permute: torch's batch norm with a field as its channel, in one pass."""
         values = as_fields(features, self.in_type)
-        mean = self.running_mean[:, 0] / root
+        mean = self.running_mean[:, 0] / self.root
         output = functional.batch_norm(
             values.flatten(2),
             mean,
             self.running_variance[:, 0],
             self.weight[:, 0],
-            self.bias[:, 0] / root,
+            self.bias[:, 0] / self.root,
             self.training,
             self.momentum,
             self.epsilon,
         )
         if self.training:
-            self.running_mean.copy_(mean[:, None] * root)
+            self.running_mean.copy_(mean[:, None] * self.root)
         return as_channels(output.view_as(values), like=features)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:

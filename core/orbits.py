@@ -31,7 +31,7 @@ def tied(weight: Tensor, layer: PartialLayer) -> Tensor:
     """Return the weight of a layer's plain twin, equal along the orbits of those elements that permute pixels.
 
     Weights that are not equivariant under these elements are returned as they are, and so are those between fields
-    whose channels the group mixes.
+    whose channels the group mixes and those of filters that are no pixels.
 
     Args:
         weight: (c_out, c_in / groups, *grid).
@@ -39,7 +39,8 @@ def tied(weight: Tensor, layer: PartialLayer) -> Tensor:
     """
     kernel = layer.kernel
     rho_out, rho_in, group = kernel.out_type.representation, kernel.in_type.representation, kernel.density.group
-    if group.continuous or not (rho_out.permutes and rho_in.permutes):
+    pixels = weight.shape[1] == kernel.in_type.channels // kernel.groups
+    if group.continuous or not (pixels and rho_out.permutes and rho_in.permutes):
         return weight
     blocks = weight.view(kernel.out_type.count, rho_out.size, -1, rho_in.size, *weight.shape[2:]).movedim(2, 1)
     flat = blocks.flatten(2)

@@ -116,23 +116,7 @@ class PartialPointConv(PartialLayer, Propagation):
         self, inputs: Tensor, index: Tensor, filters: Tensor, neighbours: int | None, dim_size: int | None = None
     ) -> Tensor:
         """Return the output of each target, shape (targets, c_out)."""
-        weight, bias = self.kernel().flatten(1), self.expanded_bias()
-        if neighbours is not None:
-            return _convolve(*_by_target(inputs, filters, neighbours), weight / neighbours, bias)
-        assert dim_size is not None
-        output = inputs.new_zeros(dim_size, len(weight))
-        degrees = index.bincount(minlength=dim_size)
-        levels = degrees.float().frexp().exponent
-        # Targets of like degree together, so that one of very many edges does not make room for as many at all others.
-        for level in levels[degrees > 0].unique().tolist():
-            chosen = (levels == level).nonzero()[:, 0]
-            edges = (levels[index] == level).nonzero()[:, 0]
-            edges = edges[index[edges].argsort(stable=True)]
-            place = torch.searchsorted(chosen, index[edges])
-            messages, _ = to_dense_batch(inputs[edges], place, batch_size=len(chosen))
-            values, _ = to_dense_batch(filters[edges] / degrees[index[edges], None], place, batch_size=len(chosen))
-            output = output.index_copy(0, chosen, _convolve(messages, values, weight, None).to(output))
-        return output if bias is None else output + bias
+        return _gathered(inputs, index, filters, neighbours, dim_size, self.kernel().flatten(1), self.expanded_bias())
 
     def plain(self) -> nn.Module:
         """Return a layer with the same arguments that holds the kernel as it stands."""
@@ -140,10 +124,7 @@ class PartialPointConv(PartialLayer, Propagation):
 
 
 class _PlainPointConv(nn.Module):
-    """What a trained :class:`PartialPointConv` computes, on graphs with equally many edges into each target.
-
-    Its weight is (c_out, c_in × filters).
-    """
+    """What a trained :class:`PartialPointConv` computes; its weight is (c_out, c_in × filters)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -151,16 +132,57 @@ class _PlainPointConv(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     def forward(
-        self, features: Tensor, edge_index: Tensor, filters: Tensor, *, nodes: int | None = None, neighbours: int
+        self,
+        features: Tensor,
+        edge_index: Tensor,
+        filters: Tensor,
+        *,
+        nodes: int | None = None,
+        neighbours: int | None = None,
     ) -> Tensor:
         """Map features of the sources to features of the targets, as :meth:`PartialPointConv.forward` does."""
-        by_target = _by_target(features[edge_index[0]], filters, neighbours)
-        return _convolve(*by_target, self.weight / neighbours, self.bias)
+        targets = features.shape[0] if nodes is None else nodes
+        messages = features[edge_index[0]]
+        return _gathered(messages, edge_index[1], filters, neighbours, targets, self.weight, self.bias)
 
 
-def _by_target(messages: Tensor, filters: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
-    """Return messages and filters of targets with equally many edges, which stand target by target."""
-    return messages.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
+def _gathered(
+    messages: Tensor,
+    index: Tensor,
+    filters: Tensor,
+    neighbours: int | None,
+    targets: int | None,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """Return what targets make of the messages along their edges, shape (targets, c_out).
+
+    Args:
+        messages: (edges, c_in).
+        index: target of each edge.
+        filters: (edges, filters).
+        neighbours: edges into each target, if it is the same for all and they stand target by target.
+        targets: how many there are, asked where ``neighbours`` is ``None``.
+        weight: (c_out, c_in × filters).
+        bias: (c_out,), if any.
+    """
+    if neighbours is not None:
+        by_target = messages.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
+        return _convolve(*by_target, weight / neighbours, bias)
+    assert targets is not None
+    output = messages.new_zeros(targets, len(weight))
+    degrees = index.bincount(minlength=targets)
+    levels = degrees.float().frexp().exponent
+    # Targets of like degree together, so that one of very many edges does not make room for as many at all others.
+    for level in levels[degrees > 0].unique().tolist():
+        chosen = (levels == level).nonzero()[:, 0]
+        edges = (levels[index] == level).nonzero()[:, 0]
+        edges = edges[index[edges].argsort(stable=True)]
+        place = torch.searchsorted(chosen, index[edges])
+        padded, _ = to_dense_batch(messages[edges], place, batch_size=len(chosen))
+        values, _ = to_dense_batch(filters[edges] / degrees[index[edges], None], place, batch_size=len(chosen))
+        output = output.index_copy(0, chosen, _convolve(padded, values, weight, None).to(output))
+    return output if bias is None else output + bias
 
 
 def _convolve(messages: Tensor, filters: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from parteq.core.density import LearnedDensity, make_density
 from parteq.core.export import fold, plain_program
 from parteq.core.fields import FieldType, regular
 from parteq.core.groups import plane_group
-from parteq.core.layers import PartialConv2d, PartialLayer
+from parteq.core.layers import PartialConv2d, PartialLayer, PartialLinear
 from parteq.core.norm import FieldBatchNorm
 from tests.core.helpers import randomise
 
@@ -81,6 +81,32 @@ def test_a_folded_model_computes_the_same(symmetry: str, degree: str) -> None:
 def test_norms_melt_into_convolutions_where_no_channels_are_mixed() -> None:
     folded = fold(_model("d4", "learned"))
     assert not any(isinstance(module, FieldBatchNorm) for module in folded.modules())
+
+
+class _WithShortcut(nn.Sequential):
+    def forward(self, images: Tensor) -> Tensor:
+        return images + super().forward(images)
+
+
+class _Mean(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3))
+
+
+def test_what_stands_between_layers_is_kept() -> None:
+    type_ = FieldType(regular(plane_group("c2")), 3)
+    density = make_density(type_.group, "full", 0)
+
+    def convolution() -> PartialConv2d:
+        return PartialConv2d(type_, type_, 3, density)
+
+    shortcut = _WithShortcut(FieldBatchNorm(type_), nn.ReLU(), convolution(), FieldBatchNorm(type_))
+    last = _Mean(), PartialLinear(type_, type_, density), FieldBatchNorm(type_)
+    model = nn.Sequential(convolution(), shortcut, FieldBatchNorm(type_), *last)
+    images = torch.randn(5, type_.channels, 7, 7)
+    for _ in range(3):
+        model(images)
+    torch.testing.assert_close(fold(model)(images), model.eval()(images), atol=1e-5, rtol=1e-5)
 
 
 def test_a_layer_that_stands_in_two_places_is_folded_in_both() -> None:

@@ -76,8 +76,13 @@ def test_vectors_keep_their_mean() -> None:
 
 @pytest.mark.parametrize(
     "representation",
-    [regular(plane_group("d4")), band_limited(plane_group("o2"), 2), trivial(plane_group("so2"))],
-    ids=["regular", "irreps", "trivial"],
+    [
+        *(regular(plane_group(name)) for name in ("c2", "c13", "d1", "d4", "d8")),
+        regular(space_group("octahedral")),
+        band_limited(plane_group("o2"), 2),
+        trivial(plane_group("so2")),
+    ],
+    ids=["c2", "c13", "d1", "d4", "d8", "octahedral", "irreps", "trivial"],
 )
 def test_folds_into_a_convolution(representation: Representation) -> None:
     type_ = FieldType(representation, 2)
@@ -90,6 +95,18 @@ def test_folds_into_a_convolution(representation: Representation) -> None:
         convolution.weight.mul_(scale[:, None, None, None])
         convolution.bias.mul_(scale).add_(shift)
     torch.testing.assert_close(convolution(images), expected)
+
+
+# Of a regular representation one process takes its own way; the sign of the invariant direction differs by the group.
+@pytest.mark.parametrize("name", ["c2", "c13", "d1", "d4", "d8"])
+def test_several_processes_normalise_as_one_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_ = FieldType(regular(plane_group(name)), 2)
+    alone, together = (perturbed(FieldBatchNorm(type_)).train() for _ in range(2))
+    values = features(type_) + 1
+    expected = [alone(values), alone.eval()(values)]
+    monkeypatch.setattr("parteq.core.norm.world_size", lambda: 2)
+    torch.testing.assert_close([together(values), together.eval()(values)], expected)
+    torch.testing.assert_close(together.state_dict(), alone.state_dict())
 
 
 def test_a_norm_that_mixes_channels_does_not_fold() -> None:

@@ -115,8 +115,10 @@ def test_batches_and_the_order_of_edges_change_nothing(rng: torch.Generator) -> 
     shuffled = Batch.from_data_list(graphs)
     shuffled.edge_index = shuffled.edge_index[:, torch.randperm(shuffled.num_edges, generator=rng)]
     torch.testing.assert_close(together, run(shuffled))
-    plain = layer.plain()(graphs[0].x, graphs[0].edge_index, filters(_vectors(graphs[0])), neighbours=3)
-    torch.testing.assert_close(plain, run(graphs[0]))
+    plain = layer.plain()
+    for edge_index, options in ((graphs[0].edge_index, {"neighbours": 3}), (graphs[0].edge_index.flip(1), {})):
+        graph = Data(x=graphs[0].x, pos=graphs[0].pos, edge_index=edge_index)
+        torch.testing.assert_close(plain(graph.x, edge_index, filters(_vectors(graph)), **options), run(graphs[0]))
 
 
 def _vectors(data: Data) -> torch.Tensor:
