@@ -11,6 +11,11 @@ a matrix product, so for a layer of any density
 In SO(3) and O(3) the axis is measured as well: turns about it alter the kernels least. With X_n the derivative by the
 angle of K turned about n, which is linear in n, it is the n that makes Σ ‖X_n K‖² / ‖K‖² over the layers least, an
 eigenvector of a matrix of size 3. All of a kernel tells of it; M = ∫λ(h) R(h) dh knows but what λ says of vectors.
+Where only some of the turns about an axis are kept, that axis is one of the three eigenvectors, by symmetry.
+
+Where mirrors (or half turns) can stand at any angle, so are those measured: with f the flip at 0 and r(θ) a turn,
+⟨K, r(θ) f K⟩ is a trigonometric polynomial of θ, and D_M leaves most of the kernels alone where the mean of that over
+the turns of C_M is largest.
 
 A density is known only up to a turn of its argument from the right, λ(h g), which the kernel absorbs (turning W by
 g⁻¹). Reported densities are turned so that they peak at the identity, an equal description of the same layer; measured
@@ -19,6 +24,7 @@ errors need no such choice.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,9 +36,17 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 
+from parteq.core.axis import Axis
 from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 from parteq.core.layers import PartialLayer
-from parteq.core.subgroups import Subgroup, axial_subgroup, element_with_matrix, subgroups
+from parteq.core.subgroups import (
+    HIGHEST_ORDER,
+    Subgroup,
+    axial_subgroup,
+    dihedral_subgroup,
+    element_with_matrix,
+    subgroups,
+)
 
 __all__ = [
     "FLOOR",
@@ -41,7 +55,6 @@ __all__ = [
     "TOLERANCE_IN_SPACE",
     "LayerDegree",
     "broken_energy",
-    "candidate_subgroups",
     "equivariance_errors",
     "measure_axis",
     "measure_degree",
@@ -65,6 +78,8 @@ Triple = tuple[Irrep, Irrep, Irrep]
 Gram = dict[Triple, FloatArray]
 
 _SMALL_ANGLE = 1e-4  # radians; of a symmetric difference in float64
+_HIGHEST_ORDER_IN_SPACE = 6  # of the turns about an axis looked for in SO(3) and O(3)
+_FLIP_STEPS = 7200  # at which mirrors are looked for, of turns that follow the flip
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,8 @@ class LayerDegree:
     flips. Groups of space without an axis leave the lists empty. ``equivariance_error`` is the measured error at the
     same turns (and flips), ``broken_under`` the broken energy under each named subgroup, the whole group first. In
     space, ``singular_values`` are those of M = ∫λ(h) R(h) dh: 0, 0, 0 for full SO(3), 1, 0, 0 for turns about an axis,
-    1, 1, 1 for none; ``axis`` is the measured one, of all layers together, and without meaning where none is kept.
+    1, 1, 1 for none; ``axis`` is that of the group, or the measured one of all layers together, without meaning where
+    none is kept.
     """
 
     name: str
@@ -167,12 +183,17 @@ def broken_energy(layer: PartialLayer, subgroup: Subgroup | None = None) -> floa
 def _broken_energies(grams: Sequence[Gram], group: SymmetryGroup, subgroup: Subgroup | None) -> list[float]:
     """Return the same of several layers on one group."""
     triples = {triple: None for gram in grams for triple in gram}
-    band = max(sum(group.frequency(irrep) for irrep in triple) for triple in triples)
+    band = _band(grams, group)
     rules = group.factors(band) if subgroup is None else [subgroup.quadrature(band)]
     factors = [_Action(elements, weights) for elements, weights in rules]
     projections = {triple: reduce(np.matmul, [factor(triple) for factor in factors]) for triple in triples}
     # As P is an orthogonal projection, ‖K − P K‖² = ‖K‖² − ⟨K, P K⟩.
     return [_distance(gram, projections.__getitem__) for gram in grams]
+
+
+def _band(grams: Sequence[Gram], group: SymmetryGroup) -> int:
+    """Return the highest frequency with which the group acts on kernels."""
+    return max(sum(group.frequency(irrep) for irrep in triple) for gram in grams for triple in gram)
 
 
 def _distance(gram: Gram, action: Callable[[Triple], FloatArray]) -> float:
@@ -193,26 +214,36 @@ def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
     Args:
         broken_under: for each layer the broken energy by subgroup, largest subgroup (the whole group) first, the
             identity last.
+
+    Raises:
+        ValueError: an energy is not finite.
     """
     total = {name: sum(layer[name] for layer in broken_under) for name in broken_under[0]}
     worst = {name: max(layer[name] for layer in broken_under) for name in broken_under[0]}
     whole, *smaller = total
+    if not all(map(math.isfinite, worst.values())):
+        raise ValueError("the kernels of a layer are not finite")
     kept = whole
     while smaller and worst[kept] > FLOOR:
         explaining = [name for name in smaller[:-1] if total[name] <= SHARE * total[kept]]
         if not explaining:
             tolerance = TOLERANCE_IN_SPACE if whole in ("SO(3)", "O(3)") else TOLERANCE
             return smaller[-1] if kept == whole and worst[whole] > tolerance else kept
-        # Of subgroups that differ only in where their mirrors are, the one that leaves least unexplained.
-        kind = explaining[0].split(" (")[0]
-        kept = min((name for name in explaining if name.split(" (")[0] == kind), key=lambda name: total[name])
+        # Of subgroups that differ only in where their mirrors or axes are, the one that leaves least unexplained.
+        alike = [name for name in explaining if _kind(name) == _kind(explaining[0])]
+        kept = min(alike, key=lambda name: total[name])
         smaller = smaller[smaller.index(kept) + 1 :]
     return kept
 
 
+def _kind(name: str) -> str:
+    """Return what a subgroup is, without where its mirrors or its axis are."""
+    return name.split(" (")[0].split(" about ")[0]
+
+
 def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
     """Measure one layer, alone."""
-    return _measure({name: layer})[0]
+    return _measure({name: layer}, layer)[0]
 
 
 def measure_degree(model: nn.Module) -> list[LayerDegree]:
@@ -235,19 +266,25 @@ def measure_degree(model: nn.Module) -> list[LayerDegree]:
     if len(groups) > 1:
         names = ", ".join(sorted(group.name for group in groups))
         raise ValueError(f"layers are on different groups ({names}): measure each by itself")
-    return _measure(layers) if layers else []
+    return _measure(layers, model) if layers else []
 
 
-def _measure(layers: Mapping[str, PartialLayer]) -> list[LayerDegree]:
-    """Measure layers on one group."""
+def _measure(layers: Mapping[str, PartialLayer], model: nn.Module) -> list[LayerDegree]:
+    """Measure layers on one group, of a model that knows its axis if the group is about one."""
     group = next(iter(layers.values())).density.group
     grams = [_gram(layer) for layer in layers.values()]
-    axis = _axis(list(layers.values()), grams) if group.dimension == 3 else None
-    whole, *proper = candidate_subgroups(group, axis)
+    axes = _axes(list(layers.values()), grams, model) if group.dimension == 3 else None
+    whole, *proper = _candidates(group, grams, axes)
     broken = {whole.name: _broken_energies(grams, group, None)}
     broken |= {subgroup.name: _broken_energies(grams, group, subgroup) for subgroup in proper}
     return [
-        _layer_degree(layer, name, gram, {under: energies[number] for under, energies in broken.items()}, axis)
+        _layer_degree(
+            layer,
+            name,
+            gram,
+            {under: energies[number] for under, energies in broken.items()},
+            None if axes is None else axes[0],
+        )
         for number, ((name, layer), gram) in enumerate(zip(layers.items(), grams, strict=True))
     ]
 
@@ -279,15 +316,21 @@ def _layer_degree(
 def measure_axis(layers: Sequence[PartialLayer]) -> FloatArray:
     """Return the unit vector about which turns alter the kernels of the layers least, pointing up rather than down.
 
-    Groups about an axis have z, finite groups of space the axis that their densities peak at.
+    Groups about an axis have their own, finite groups of space the axis that their densities peak at.
     """
-    return _axis(layers, [_gram(layer) for layer in layers])
+    axis: FloatArray = _axes(layers, [_gram(layer) for layer in layers], nn.ModuleList(layers))[0]
+    return axis
 
 
-def _axis(layers: Sequence[PartialLayer], grams: Sequence[Gram]) -> FloatArray:
+def _axes(layers: Sequence[PartialLayer], grams: Sequence[Gram], model: nn.Module) -> FloatArray:
+    """Return unit vectors, shape (axes, 3), about the first of which turns alter kernels least.
+
+    There is one of a group about an axis, else three, at right angles.
+    """
     group = layers[0].density.group
     if group.about_axis:
-        return np.array([0.0, 0.0, 1.0])
+        own = next((module for module in model.modules() if isinstance(module, Axis)), None)
+        return np.array([[0.0, 0.0, 1.0]]) if own is None else own().detach().double().cpu().numpy()[None]
     form = np.zeros((3, 3))
     if group.continuous:
         for gram in grams:
@@ -298,8 +341,8 @@ def _axis(layers: Sequence[PartialLayer], grams: Sequence[Gram]) -> FloatArray:
         for layer in layers:
             mean = layer.density.mean_matrix().detach().double().cpu().numpy()
             form -= mean @ mean.T
-    axis: FloatArray = np.linalg.eigh(form)[1][:, 0]
-    return -axis if axis[np.abs(axis).argmax()] < 0 else axis
+    axes: FloatArray = np.linalg.eigh(form)[1].T
+    return np.stack([-axis if axis[np.abs(axis).argmax()] < 0 else axis for axis in axes])
 
 
 @lru_cache(maxsize=256)
@@ -313,20 +356,46 @@ def _derivatives(group: SymmetryGroup, triple: Triple) -> FloatArray:
     return np.stack(changes)
 
 
-def candidate_subgroups(group: SymmetryGroup, axis: FloatArray | None) -> list[Subgroup]:
+def _candidates(group: SymmetryGroup, grams: Sequence[Gram], axes: FloatArray | None) -> list[Subgroup]:
     """Return the subgroups to compare layers with, the whole group first, larger before smaller.
 
     Args:
         group: of the layers.
-        axis: in SO(3) and O(3), of the groups about an axis among them.
+        grams: of the layers.
+        axes: in SO(3) and O(3) those, of which the first, that groups about an axis can have.
     """
     found = subgroups(group)
-    if group.dimension == 2 or group.about_axis or not group.continuous:
+    if not group.continuous:
         return found
-    assert axis is not None
-    kinds = ["o2", "so2", "c4", "c2"] if group.name == "SO(3)" else ["o2", "cone", "so2", "c4", "c2"]
-    added = [axial_subgroup(group, axis, kind) for kind in kinds]
-    return sorted([*found, *added], key=lambda subgroup: subgroup.size, reverse=True)
+    if group.flip:
+        found = [subgroup for subgroup in found if subgroup.name[0] != "D"]
+        found += [dihedral_subgroup(group, order, angle) for order, angle in _flip_angles(group, grams).items()]
+    elif group.dimension == 3 and not group.about_axis:
+        assert axes is not None
+        found = [subgroup for subgroup in found if " about " not in subgroup.name]
+        kinds = ["o2", "so2"] if group.name == "SO(3)" else ["o2", "cone", "so2"]
+        found += [axial_subgroup(group, axes[0], kind) for kind in kinds]
+        for order in range(2, _HIGHEST_ORDER_IN_SPACE + 1):
+            turns = [axial_subgroup(group, axis, f"c{order}") for axis in axes]
+            found.append(min(turns, key=lambda each: sum(_broken_energies(grams, group, each))))
+    return sorted(found, key=lambda subgroup: subgroup.size, reverse=True)
+
+
+def _flip_angles(group: SymmetryGroup, grams: Sequence[Gram]) -> dict[int, float]:
+    """Return for each M the angle, in degrees, of a flip whose D_M leaves most of the kernels alone."""
+    count = 2 * _band(grams, group) + 2
+    kept = np.zeros(count)
+    for step in range(count):
+        action = _Action([group.rotation(2 * np.pi * step / count, flipped=True)], np.ones(1))
+        matrices = {triple: action(triple) for gram in grams for triple in gram}
+        kept[step] = -sum(_distance(gram, matrices.__getitem__) for gram in grams)
+    spectrum, angles = np.fft.rfft(kept), {}
+    for order in range(1, HIGHEST_ORDER + 1):
+        # Turns of C_M leave the frequencies that M divides.
+        mean = np.fft.irfft(np.where(np.arange(len(spectrum)) % order == 0, spectrum, 0.0), _FLIP_STEPS)
+        turn = 360.0 / _FLIP_STEPS * int(np.round(mean * _FLIP_STEPS / count, 9).argmax())
+        angles[order] = round(turn / 2 % (180 / order), 1)
+    return angles
 
 
 def _turns(group: SymmetryGroup) -> tuple[list[Element], list[float]]:

@@ -19,11 +19,21 @@ import numpy as np
 
 from parteq.core.groups import Element, FloatArray, SymmetryGroup, space_group
 
-__all__ = ["Quadrature", "Subgroup", "axial_subgroup", "element_with_matrix", "subgroups"]
+__all__ = [
+    "HIGHEST_ORDER",
+    "Quadrature",
+    "Subgroup",
+    "axial_subgroup",
+    "dihedral_subgroup",
+    "element_with_matrix",
+    "subgroups",
+]
 
 Quadrature = tuple[list[Element], FloatArray]
 
-_HIGHEST_ORDER = 8  # of the finite subgroups listed for SO(2) and O(2)
+HIGHEST_ORDER = 8
+"""Of the finite subgroups listed for SO(2), O(2) and the cone."""
+
 _OFFSET_STEP_IN_DEGREES = 15.0  # between the mirrors at which subgroups of O(2) are listed
 
 
@@ -103,7 +113,7 @@ def _about_axis(group: SymmetryGroup) -> list[Subgroup]:
     """List the subgroups of a group of the plane or about an axis."""
     found = []
     if group.continuous:
-        orders = list(range(1, _HIGHEST_ORDER + 1))
+        orders = list(range(1, HIGHEST_ORDER + 1))
         found.append(Subgroup("SO(2)", (1, 1), lambda band: _turns(group, band + 1)))
     else:
         full = int(group.algebra.order()) // (2 if group.flip else 1)
@@ -113,9 +123,23 @@ def _about_axis(group: SymmetryGroup) -> list[Subgroup]:
         if group.flip:
             step = _OFFSET_STEP_IN_DEGREES if group.continuous else 180.0 / full
             for offset in np.arange(0.0, 180.0 / order - 1e-6, step):
-                name = f"D{order} ({_flips_name(group, order, float(offset))})"
-                found.append(Subgroup(name, (0, 2 * order), _at_every_band(_dihedral(group, order, float(offset)))))
+                found.append(dihedral_subgroup(group, order, float(offset)))
     return found
+
+
+def dihedral_subgroup(group: SymmetryGroup, order: int, angle: float) -> Subgroup:
+    """Return the copy of D_M, M = ``order``, in a group with flips.
+
+    Args:
+        group: D_N, O(2) or the cone.
+        order: number of its turns.
+        angle: of one of its lines, axes or planes, in degrees.
+
+    Raises:
+        ValueError: ``group`` does not contain it.
+    """
+    rule = _dihedral(group, order, angle)
+    return Subgroup(f"D{order} ({_flips_name(group, order, angle)})", (0, 2 * order), _at_every_band(rule))
 
 
 def _turns(group: SymmetryGroup, order: int) -> Quadrature:

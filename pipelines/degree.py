@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from parteq.pipelines.command import File, RunCommand
 from parteq.pipelines.files import replacing
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from parteq.core.measure import LayerDegree
 
 __all__ = ["Degree"]
 
@@ -33,7 +27,7 @@ class Degree(RunCommand):
         from parteq.pipelines import figures
 
         model = self.checkpoint().model()
-        layers = _with_their_axis(model, measure_degree(model))
+        layers = measure_degree(model)
         tilting = [density for density in Chain.of(model).densities if density.group.name in ("SO(3)", "O(3)")]
         out = self.out or self.run_path / "degree.png"
         if tilting:
@@ -51,11 +45,3 @@ class Degree(RunCommand):
                     f"{layer.name:<{width}}  broken energy {layer.broken_energy:5.3f}  acts as {layer.nearest_subgroup}"
                 )
         return {"summary": summarize_degree(layers), "out": str(out), "layers": [layer.to_dict() for layer in layers]}
-
-
-def _with_their_axis(model: nn.Module, layers: list[LayerDegree]) -> list[LayerDegree]:
-    """The layers with the axis that a network of a group about an axis was given, or learned."""
-    from parteq.core.axis import Axis
-
-    axes = [module().tolist() for module in model.modules() if isinstance(module, Axis)]
-    return [dataclasses.replace(layer, axis=axes[0]) for layer in layers] if axes else layers
