@@ -9,10 +9,11 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
+from parteq.core.axis import Axis
 from parteq.core.density import Density, FixedDensity, LearnedDensity, SoftmaxDensity, make_density
 from parteq.core.fields import FieldType, band_limited, direct_sum, regular
 from parteq.core.groups import Element, SymmetryGroup, plane_group, space_group
-from parteq.core.layers import PartialConv2d, PartialConv3d, PartialLayer
+from parteq.core.layers import PartialConv2d, PartialConv3d, PartialLayer, PartialLinear
 from parteq.core.measure import (
     FLOOR,
     SHARE,
@@ -27,7 +28,7 @@ from parteq.core.measure import (
     partial_layers,
     summarize_degree,
 )
-from parteq.core.subgroups import Subgroup, axial_subgroup, element_with_matrix, subgroups
+from parteq.core.subgroups import Subgroup, axial_subgroup, dihedral_subgroup, element_with_matrix, subgroups
 from tests.core.equivariance import turned
 from tests.core.helpers import concentrate, randomise, transform
 
@@ -167,6 +168,53 @@ def test_what_a_subgroup_leaves_is_looked_at_again() -> None:
 def test_of_equal_subgroups_the_least_broken_is_named() -> None:
     under = {"D4": 0.4, "D1 (mirror line at 0°)": 0.05, "D1 (mirror line at 90°)": 0.0, "identity only": 0.0}
     assert nearest_subgroup([under]) == "D1 (mirror line at 90°)"
+
+
+@pytest.mark.parametrize("degree", [20.0, 22.5, 97.5])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["o2", "cone"])
+def test_mirrors_are_found_at_any_angle(name: str, order: int, degree: float) -> None:
+    group = plane_group("o2") if name == "o2" else space_group(name)
+    subgroup = dihedral_subgroup(group, order, degree % (180 / order))
+    type_ = FieldType(band_limited(group, 1), 1)
+    layer = PartialLinear(type_, type_, FixedDensity(group, 8, subgroup.quadrature(8)))
+    if order > 2:  # a linear map of fields of frequency 1 is of frequency 2 at most
+        make = PartialConv2d if name == "o2" else PartialConv3d
+        layer = make(type_, type_, 5, layer.density)
+    assert measure_layer(layer).nearest_subgroup == subgroup.name
+
+
+@pytest.mark.parametrize("kind", ["c2", "c3", "c4"])
+def test_turns_are_found_about_any_axis(kind: str) -> None:
+    group = space_group("so3")
+    type_ = FieldType(direct_sum(group, dict.fromkeys(group.irreps(2), 1)), 1)
+    density = FixedDensity(group, 6, axial_subgroup(group, (2, -1, 2), kind).quadrature(6))
+    found = measure_layer(PartialLinear(type_, type_, density)).nearest_subgroup
+    assert found == f"{kind.upper()} about (0.67, -0.33, 0.67)"
+
+
+@pytest.mark.parametrize("name", ["T (", "D4 about z", "D2 ("])
+def test_subgroups_of_finite_rotations_are_named(name: str) -> None:
+    group = space_group("octahedral")
+    subgroup = next(subgroup for subgroup in subgroups(group) if subgroup.name.startswith(name))
+    type_ = FieldType(regular(group), 1)
+    layer = PartialLinear(type_, type_, FixedDensity(group, 0, subgroup.quadrature(0)))
+    assert measure_layer(layer).nearest_subgroup == subgroup.name
+
+
+def test_the_axis_of_a_group_about_an_axis_is_its_own() -> None:
+    group = space_group("so2")
+    type_ = FieldType(band_limited(group, 1), 1)
+    layer = PartialConv3d(type_, type_, 3, make_density(group, "full", 2), axis=Axis((0.6, 0.0, 0.8)))
+    assert measure_layer(layer).axis == pytest.approx([0.6, 0.0, 0.8])
+    assert measure_degree(nn.Sequential(layer))[0].axis == pytest.approx([0.6, 0.0, 0.8])
+
+
+def test_what_is_not_finite_is_not_called_symmetric() -> None:
+    layer = _layer(D4, "full")
+    nn.init.constant_(layer.kernel.weight, math.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        measure_layer(layer)
 
 
 @pytest.mark.parametrize("kind", ["so2", "o2", "c4"])

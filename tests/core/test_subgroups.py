@@ -75,14 +75,23 @@ def test_all_subgroups_of_small_groups_are_listed() -> None:
     d6 = [k.name for k in subgroups(plane_group("d6"))]
     assert [_count(d6, f"D{m}") for m in (1, 2, 3, 6)] == [6, 3, 2, 1]
     assert [_count(d6, f"C{m}") for m in (2, 3, 6)] == [1, 1, 1]
-    octahedral = [k.name for k in subgroups(space_group("octahedral"))]
-    assert [_count(octahedral, f"C{m} about") for m in (2, 3, 4)] == [9, 4, 3]
 
 
-@pytest.mark.slow
-def test_cyclic_subgroups_of_the_icosahedral_group_are_listed() -> None:
-    names = [k.name for k in subgroups(space_group("icosahedral"))]
-    assert [_count(names, f"C{m} about") for m in (2, 3, 5)] == [15, 10, 6]
+@pytest.mark.parametrize(
+    ("name", "turns", "dihedral", "tetrahedral"),
+    [
+        ("octahedral", {2: 9, 3: 4, 4: 3}, {2: 4, 3: 4, 4: 3}, 1),
+        ("icosahedral", {2: 15, 3: 10, 5: 6}, {2: 5, 3: 10, 5: 6}, 5),
+    ],
+)
+def test_all_subgroups_of_the_finite_groups_of_rotations_are_listed(
+    name: str, turns: dict[int, int], dihedral: dict[int, int], tetrahedral: int
+) -> None:
+    names = [k.name for k in subgroups(space_group(name))]
+    assert {m: _count(names, f"C{m} about") for m in turns} == turns
+    assert {m: _count(names, f"D{m} ") for m in dihedral} == dihedral
+    assert _count(names, "T ") == tetrahedral
+    assert len(names) == 2 + sum(turns.values()) + sum(dihedral.values()) + tetrahedral
 
 
 @pytest.mark.parametrize("angle", [0.0, 15.0, 45.0, 90.0])
