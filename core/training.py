@@ -60,8 +60,8 @@ class Settings:
 
     Attributes:
         epochs: passes over the data.
-        batch_size: samples a step, of all processes together; None for 32, or of fewer than 800 samples a 25th of
-            them, but at least 8: few samples are not to mean few steps.
+        batch_size: samples a step, of all processes together, 2 or more, as norms need; None for 32, or of fewer than
+            800 samples a 25th of them, but at least 8: few samples are not to mean few steps.
         learning_rate: the highest reached.
         weight_decay: on weights, not on densities, biases and the parameters of norms.
         density_learning_rate: factor on the learning rate of densities (parameters with ``is_density = True``).
@@ -92,7 +92,7 @@ class Settings:
         Raises:
             ValueError: naming the setting.
         """
-        for name, least in (("epochs", 0), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+        for name, least in (("epochs", 0), ("batch_size", 2), ("workers", 0), ("seed", 0)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "density_learning_rate", "warmup", "gradient_clip"):
@@ -311,7 +311,8 @@ def _order(length: int, settings: Settings, epoch: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 0))
     shuffled = torch.randperm(length, generator=generator)
     batch_size = settings.batch_size or min(max(length // 25, 8), 32)
-    return list(torch.tensor_split(shuffled, math.ceil(length / batch_size)))
+    # Rather a larger batch than one of a single sample.
+    return list(torch.tensor_split(shuffled, min(math.ceil(length / batch_size), max(length // 2, 1))))
 
 
 def _symmetric_steps(count: int, settings: Settings, epoch: int) -> list[bool]:

@@ -206,7 +206,9 @@ def read_names(file: NpzFile, name: str) -> list[str]:
     if len(header.shape) != 1 or header.dtype.kind not in "US" or header.nbytes > _MAX_NAMES_BYTES:
         raise DataError(file.path, f"{name!r} is {header.dtype} {list(header.shape)}: save a list of short strings")
     with file.refusing(f"{name!r} is not text"):
-        return [n.decode() if isinstance(n, bytes) else str(n) for n in file.read(name).tolist()]
+        names = [n.decode() if isinstance(n, bytes) else str(n) for n in file.read(name).tolist()]
+        "".join(names).encode()  # half a surrogate pair is no text that could be written
+        return names
 
 
 def _read_labelling(file: NpzFile, prefix: str) -> tuple[NDArray[np.int64], list[str]]:

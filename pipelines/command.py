@@ -52,8 +52,8 @@ class Command(ABC):
 
     def __post_init__(self) -> None:
         """Refuses a seed that no generator takes."""
-        if self.seed < 0:
-            raise DataError(f"--seed {self.seed}", "must not be negative")
+        if not 0 <= self.seed < 2**63:
+            raise DataError(f"--seed {self.seed}", "must not be negative, nor 2⁶³ or more")
 
     def folder_to_make(self) -> Path | None:
         """The folder that ``--out`` names, where it is one to be made or filled; None where it is a file."""

@@ -297,6 +297,18 @@ def test_densities_are_held_uniform_in_a_share_of_the_steps():
     assert not model.density.held_uniform
 
 
+def test_no_batch_is_of_one_sample():
+    sizes = []
+
+    def watching(model, batch):
+        sizes.append(len(batch[0]))
+        return model(batch[0]).square().mean()
+
+    settings = Settings(epochs=1, batch_size=2)
+    fit(nn.Linear(1, 1), watching, TensorDataset(torch.ones(41, 1)), settings, progress=False)
+    assert (min(sizes), max(sizes), sum(sizes)) == (2, 3, 41)
+
+
 def test_no_data_is_an_error():
     with pytest.raises(ValueError, match="no sample"):
         fit(toy_model(), loss, TensorDataset(torch.zeros(0, 4), torch.zeros(0).long()), SETTINGS, progress=False)
@@ -306,7 +318,7 @@ def test_no_data_is_an_error():
     "wrong",
     [
         {"epochs": -1},
-        {"batch_size": 0},
+        {"batch_size": 1},
         {"learning_rate": -1.0},
         {"weight_decay": math.nan},
         {"symmetric_steps": 1.0},

@@ -132,6 +132,7 @@ def test_undivided_has_only_train(path: Path) -> None:
         ({"images": GREY, "labels": LABELS / 2}, "labels are float64"),
         ({"images": GREY, "labels": np.array(list("abcabc"))}, "labels are <U1"),
         ({"images": GREY, "labels": LABELS + 2**40}, "at most 10000 classes"),
+        ({"images": GREY, "labels": LABELS, "classes": ["a\ud800", "b", "c"]}, "'classes' is not text"),
         ({"images": GREY, "labels": LABELS, "classes": ["a", "b"]}, "2 class names, but labels up to 2"),
         ({"images": GREY, "labels": LABELS, "classes": [1, 2, 3]}, "save a list of short strings"),
         ({"images": GREY, "labels": LABELS, "groups": LABELS / 2}, "groups are float64"),

@@ -192,6 +192,8 @@ def test_validation_data_and_limit(parteq, cells, tmp_path):
         (["--limit", "1000"], "cannot draw 1000"),
         (["--epochs", "-3"], "epochs must be at least 1"),
         (["--seed", "-1"], "must not be negative"),
+        (["--seed", str(2**63)], "2⁶³ or more"),
+        (["--batch-size", "1"], "batch_size must be at least 2"),
         (["--width", "nan"], "width must lie between 0 and 64"),
         (["--learning-rate", "-1"], "learning_rate must not be negative"),
         (["--device", "cuda:99"], "torch finds no"),
