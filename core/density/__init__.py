@@ -47,7 +47,9 @@ def make_density(group: SymmetryGroup, degree: str, band: int) -> Density:
         group: the group H.
         degree: ``full`` (uniform), ``none`` (identity alone), ``softmax`` or ``squared`` (learned; ``learned`` is
             ``softmax``).
-        band: highest frequency of λ̂; finite groups take all their irreps whatever it says.
+        band: highest frequency of λ̂; finite groups take all their irreps whatever it says. What of a kernel has
+            a higher one is left out, so ``none`` has all kernels from the sum of the frequencies of output, input and
+            filters on; with a band of 0 it is ``full``.
 
     Raises:
         ValueError: ``degree`` is none of these.

@@ -67,11 +67,6 @@ class Density(nn.Module, ABC):
         self.band = band
         self.layout = BlockLayout.of(group, band)
 
-    @property
-    @abstractmethod
-    def learned(self) -> bool:
-        """Whether training changes the density."""
-
     @abstractmethod
     def forward(self) -> Tensor:
         """Return λ̂, flat."""

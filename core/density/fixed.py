@@ -13,6 +13,8 @@ from parteq.core.groups import Element, FloatArray, SymmetryGroup
 
 __all__ = ["FixedDensity"]
 
+_ROUNDING = 1e-6
+
 
 class FixedDensity(Density):
     """A density that is uniform on a subgroup: all of H (``full``), the identity alone (``none``), or any K between.
@@ -21,6 +23,9 @@ class FixedDensity(Density):
         group: the group H.
         band: highest frequency of its coefficients.
         quadrature: elements of H and weights (summing to 1) that average over K up to ``band``; ``None`` is all of H.
+
+    Raises:
+        ValueError: what ``quadrature`` averages over is no subgroup.
     """
 
     flat: Tensor
@@ -34,12 +39,11 @@ class FixedDensity(Density):
         else:
             elements, weights = quadrature
             self.exact = weights @ irreps_at(group, band, elements)
+            # The average over a subgroup, and over no other set, is an orthogonal projection.
+            for block in self.layout.split(torch.from_numpy(self.exact)):
+                if max((block @ block - block).abs().max(), (block - block.T).abs().max()) > _ROUNDING:
+                    raise ValueError(f"these elements of {group} and their weights average over no subgroup")
         self.register_buffer("flat", torch.from_numpy(self.exact).to(torch.get_default_dtype()), persistent=False)
-
-    @property
-    def learned(self) -> bool:
-        """A fixed density is never learned."""
-        return False
 
     def forward(self) -> Tensor:
         """Return λ̂, flat."""

@@ -64,11 +64,6 @@ class LearnedDensity(Density):
             product = product @ elements[place]
         return product
 
-    @property
-    def learned(self) -> bool:
-        """Always: this is what training changes."""
-        return True
-
     @abstractmethod
     def log_density(self, irrep_values: Tensor) -> Tensor:
         """Return log λ (against Haar measure) where the flattened irreps take the values given, shape (points,)."""

@@ -187,7 +187,6 @@ def test_samples_follow_the_density() -> None:
 def test_fixed_densities_project_onto_what_a_subgroup_leaves_alone(group: SymmetryGroup, band: int) -> None:
     for subgroup in subgroups(group)[::4]:
         density = FixedDensity(group, band, subgroup.quadrature(band))
-        assert not density.learned
         assert not list(density.parameters())
         for irrep, block in zip(group.irreps(band), density.coefficients(), strict=True):
             torch.testing.assert_close(block @ block, block, atol=1e-8, rtol=0)
@@ -195,6 +194,13 @@ def test_fixed_densities_project_onto_what_a_subgroup_leaves_alone(group: Symmet
                 torch.testing.assert_close(
                     torch.as_tensor(irrep(h), dtype=block.dtype) @ block, block, atol=1e-6, rtol=0
                 )
+
+
+@pytest.mark.parametrize(("count", "weights"), [(2, [0.5, 0.5]), (4, [0.4, 0.2, 0.2, 0.2]), (1, [3.0])])
+def test_what_is_no_subgroup_is_refused(count: int, weights: list[float]) -> None:
+    group = plane_group("c4")
+    with pytest.raises(ValueError, match="no subgroup"):
+        FixedDensity(group, 0, (list(group.algebra.elements)[:count], np.array(weights)))
 
 
 def test_full_and_none(group: SymmetryGroup, band: int) -> None:
