@@ -12,7 +12,7 @@ points that are exactly O(3)-invariant and alike but for their kernels, after ar
 - ``atoms``: which sees the elements of both atoms as well;
 
 and ``e3nn``: message passing as in its ``gate_points_2106``, with a network of the distance, as many layers, and
-elements as attributes of the nodes.
+elements as attributes of the nodes. It asks for the extra ``compare`` (``pip install e3nn``); the others do not.
 
 With ``--epochs`` all are trained for as many passes over the molecules; with ``--minutes`` each for as many as it can
 make in that time, which a short training measures beforehand. All share loss, optimiser, schedule and batches; the
@@ -33,9 +33,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from e3nn.math import soft_one_hot_linspace
-from e3nn.nn.models.v2106.gate_points_message_passing import MessagePassing
-from e3nn.o3 import Irreps, spherical_harmonics
 from torch import Tensor, nn
 from torch.nn.functional import silu
 from torch.utils.data import TensorDataset
@@ -84,6 +81,9 @@ class E3nnNetwork(nn.Module):
     IRREPS, HIGHEST_DEGREE, CUTOFF_IN_ANGSTROMS, RADIAL, HIDDEN, SUMS = "32x0e + 8x1o", 1, 4.0, 12, 64, 64
 
     def __init__(self, elements: int, mean: Tensor, std: Tensor) -> None:
+        from e3nn.nn.models.v2106.gate_points_message_passing import MessagePassing
+        from e3nn.o3 import Irreps
+
         super().__init__()
         self.register_buffer("target_mean", mean)
         self.register_buffer("target_std", std)
@@ -98,6 +98,9 @@ class E3nnNetwork(nn.Module):
         self.head = nn.Linear(self.SUMS, 1)
 
     def forward(self, positions: Tensor, counts: Tensor, features: Tensor, neighbours: Tensor) -> Tensor:
+        from e3nn.math import soft_one_hot_linspace
+        from e3nn.o3 import spherical_harmonics
+
         clouds, points, _ = positions.shape
         present = torch.arange(points) < counts[:, None]
         number = (present.flatten().cumsum(0) - 1).view(clouds, points)

@@ -1,6 +1,6 @@
 """Annuli against discs, and linked against unlinked rings: topology against a network of points.
 
-    python benchmarks/points_topology.py --out topology.json [--seeds 3] [--tasks "annuli and discs"]
+    python benchmarks/points_topology.py --json topology.json [--seeds 0 1] [--tasks "annuli and discs"]
 
 Of each task, 100 clouds to learn from and 200 others to be judged by. Three networks: persistent local homology with a
 small classifier; the same with message passing along the sheaf of local homology; a network of the kind of DGCNN
@@ -9,21 +9,18 @@ small classifier; the same with message passing along the sheaf of local homolog
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import math
-import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import EdgeConv
 from torch_geometric.utils import scatter
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
 from parteq.apps.points.persistence import LocalPersistence
 from parteq.apps.points.topology import TopologyData, TopologyNetwork, join, topology_data
@@ -32,7 +29,7 @@ from parteq.datasets.points.graphs import find_graphs
 from parteq.datasets.points.neighbours import knn
 from parteq.datasets.points.rotations import draw_rotations, rotate
 from parteq.datasets.points.shapes import annuli_and_discs, linked_and_unlinked
-from parteq.pipelines.benchmarks import run_benchmark
+from parteq.pipelines.benchmarks import Rows, benchmark_parser, mean_and_spread, run_benchmark
 
 TASKS: dict[str, tuple[Callable[..., PointClouds], LocalPersistence, dict[str, float]]] = {
     "annuli and discs": (
@@ -46,10 +43,24 @@ TASKS: dict[str, tuple[Callable[..., PointClouds], LocalPersistence, dict[str, f
         {"ratio": 16 / 128, "scale": 0.7},
     ),
 }
+METHODS = ("persistence", "persistence and sheaf", "points")
 TRAIN, TEST, BATCH, NEIGHBOURS = 100, 200, 20, 12
 
 
+@dataclass(frozen=True)
+class Result:
+    """One training; ``accuracy`` on other clouds, ``seconds`` without the features."""
+
+    task: str
+    method: str
+    seed: int
+    accuracy: float
+    seconds: float
+
+
 class PointNetwork(nn.Module):
+    """EdgeConv layers on neighbours, and a classifier of what is found at all points."""
+
     def __init__(self, width: int = 48) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
@@ -59,12 +70,14 @@ class PointNetwork(nn.Module):
         self.classify = nn.Sequential(nn.Linear(4 * width, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 2))
 
     def forward(self, positions: Tensor, edges: Tensor, index: Tensor) -> Tensor:
+        """Map positions of a batch of clouds to logits."""
         for conv in self.convs:
             positions = conv(positions, edges)
         return self.classify(torch.cat([scatter(positions, index, reduce=how) for how in ("mean", "max")], 1))
 
 
 def fit(network: nn.Module, logits: Callable[[Tensor], Tensor], labels: Tensor, epochs: int) -> None:
+    """Train."""
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-3)
     steps = epochs * len(labels.split(BATCH))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
@@ -79,6 +92,7 @@ def fit(network: nn.Module, logits: Callable[[Tensor], Tensor], labels: Tensor, 
 
 
 def accuracy(logits: Callable[[Tensor], Tensor], labels: Tensor) -> float:
+    """Return the share of the test clouds told right."""
     with torch.no_grad():
         return (
             torch.cat([logits(r).argmax(1) == labels[r] for r in torch.arange(TEST).split(BATCH)])
@@ -89,6 +103,7 @@ def accuracy(logits: Callable[[Tensor], Tensor], labels: Tensor) -> float:
 
 
 def by_topology(data: list[list[TopologyData]], labels: list[Tensor], layers: int) -> float:
+    """Return the accuracy of a network of topological features with so many layers of the sheaf."""
     network = TopologyNetwork(data[0][0].features.shape[1], 2, layers=layers)
 
     def logits(part: int, rows: Tensor) -> Tensor:
@@ -99,6 +114,7 @@ def by_topology(data: list[list[TopologyData]], labels: list[Tensor], layers: in
 
 
 def by_points(clouds: list[PointClouds], labels: list[Tensor], seed: int) -> float:
+    """Return the accuracy of a network of points."""
     graphs = [find_graphs(part, lambda positions, index: knn(positions, index, NEIGHBOURS)) for part in clouds]
     network, generator = PointNetwork(), torch.Generator().manual_seed(seed)
 
@@ -112,35 +128,36 @@ def by_points(clouds: list[PointClouds], labels: list[Tensor], seed: int) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
+    """Run, print the table."""
+    parser = benchmark_parser(__doc__, seeds=3, threads=2)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    torch.set_num_threads(options.threads)
+    results = Rows(Result, options.json, train=TRAIN, test=TEST)
     for task in options.tasks:
         make, persistence, nodes = TASKS[task]
         clouds = [make(TRAIN, seed=0), make(TEST, seed=1)]
         labels = [torch.from_numpy(part.labels) for part in clouds]
-        data = [
-            [topology_data(part[number], persistence, **nodes) for number in tqdm(range(len(part)), task, disable=None)]
-            for part in clouds
-        ]
-        methods: dict[str, Callable[[int], float]] = {
-            "persistence": lambda seed, d=data, y=labels: by_topology(d, y, layers=0),
-            "persistence and sheaf": lambda seed, d=data, y=labels: by_topology(d, y, layers=4),
-            "points": lambda seed, c=clouds, y=labels: by_points(c, y, seed),
-        }
-        for method, run in methods.items():
-            began, found = time.monotonic(), []
-            for seed in options.seeds:
-                torch.manual_seed(seed)
-                found.append(run(seed))
-            mean, spread = statistics.mean(found), statistics.pstdev(found)
-            seconds = (time.monotonic() - began) / len(options.seeds)
-            rows.append({"task": task, "method": method, "accuracy": found, "mean": mean, "seconds": seconds})
-            print(f"{task:<22} {method:<24} {100 * mean:5.1f} ± {100 * spread:3.1f} %   {seconds:5.0f} s", flush=True)
-    options.out.write_text(json.dumps({"train": TRAIN, "test": TEST, "rows": rows}, indent=2) + "\n")
+        data: list[list[TopologyData]] = []
+        for method, seed in itertools.product(options.methods, options.seeds):
+            if results.has(task=task, method=method, seed=seed):
+                continue
+            if method != "points" and not data:
+                data = [
+                    [topology_data(part[i], persistence, **nodes) for i in trange(len(part), disable=None)]
+                    for part in clouds
+                ]
+            torch.manual_seed(seed)
+            began = time.monotonic()
+            if method == "points":
+                found = by_points(clouds, labels, seed)
+            else:
+                found = by_topology(data, labels, layers=0 if method == "persistence" else 4)
+            results.add(Result(task, method, seed, found, time.monotonic() - began))
+    for task, method in itertools.product(options.tasks, options.methods):
+        found = [result.accuracy for result in results if (result.task, result.method) == (task, method)]
+        print(f"{task:22} {method:24} {mean_and_spread(found)}")
 
 
 if __name__ == "__main__":

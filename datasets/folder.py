@@ -48,13 +48,13 @@ def _images(path: Path, root: Path) -> list[Path]:
 def _split_folders(root: Path) -> dict[str, Path]:
     """The split folders of ROOT by split; {} where the folders of ROOT are the classes themselves."""
     folders = _folders(root, root.resolve())
-    if any(folder.name not in SPLIT_NAMES for folder in folders):
+    if any(folder.name.casefold() not in SPLIT_NAMES for folder in folders):
         return {}
     if not any(_folders(folder, root.resolve()) for folder in folders):
         return {}
     splits: dict[str, Path] = {}
     for folder in folders:
-        split = SPLIT_NAMES[folder.name]
+        split = SPLIT_NAMES[folder.name.casefold()]
         if split in splits:
             raise DataError(root, f"both {splits[split].name!r} and {folder.name!r} hold the {split!r} split")
         splits[split] = folder

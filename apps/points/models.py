@@ -215,7 +215,10 @@ def nearest(
 ) -> Int[Tensor, "clouds points count"]:
     """Return the nearest other points of each point, −1 where there are no more; all distances are compared."""
     far = torch.finfo(positions.dtype).max
-    centred = positions - positions.mean(1, keepdim=True)
+    # Sums of squares lose the digits of what is far from the origin.
+    there = present[..., None].to(positions.dtype)
+    centre = (positions * there).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp_min(1.0)
+    centred = (positions - centre) * there
     squares = centred.square().sum(-1)
     distances = (squares[:, :, None] + squares[:, None] - 2 * centred @ centred.mT).masked_fill(~present[:, None], far)
     same = torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)

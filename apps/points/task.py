@@ -213,6 +213,9 @@ def outputs(
     """What a model says of each cloud, turned if asked for, in evaluation mode; float64 on the CPU.
 
     Several processes share the work; each gets the whole answer.
+
+    Raises:
+        DataError: what it says is not finite.
     """
     was_training = model.training
     model.to(device).eval()
@@ -229,7 +232,11 @@ def outputs(
                 positions = positions @ rotations[part].to(positions).mT
             rows.append(model(positions, counts, features, neighbours).double().cpu())
     model.train(was_training)
-    return gather(torch.cat(rows), count)[:total]
+    found = gather(torch.cat(rows), count)[:total]
+    if strange := (~found.isfinite().all(1)).nonzero()[:, 0].tolist():
+        reason = "a network says of it what is not finite: its coordinates, or its rotation, are out of range"
+        raise DataError(f"cloud {strange[0]}", reason)
+    return found
 
 
 def evaluate(

@@ -21,6 +21,7 @@ from parteq.datasets.base import SPLITS
 from parteq.datasets.errors import DataError
 from parteq.datasets.hdf5 import StoredArray, refusing
 from parteq.datasets.points.base import PointClouds
+from parteq.datasets.points.positions import as_float32
 
 __all__ = ["CloudWriter", "HDF5Clouds", "splits_in_hdf5"]
 
@@ -192,7 +193,7 @@ class HDF5Clouds(PointClouds):
             families=facts("families", "bytes"),
             names=None if stems is None else stems.tolist(),
             feature_names=_texts(path, "feature_names") if "features" in names else (),
-            unit=_texts(path, "unit")[0] if "unit" in names else "",
+            unit="".join(_texts(path, "unit")[:1]) if "unit" in names else "",
         )
         self.recipes = None if recipes is None else tuple(recipes.tolist())
         self._rows = rows
@@ -212,18 +213,19 @@ class HDF5Clouds(PointClouds):
         return stored
 
     def _read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        positions = self._points(self._positions, 3, rows)
+        sizes = np.diff(self._starts)[rows]
+        positions = as_float32(self._points(self._positions, 3, rows), sizes)
         features = None if self._features is None else self._points(self._features, len(self.feature_names), rows)
-        return positions, features
+        return positions, None if features is None else features.astype(np.float32)
 
-    def _points(self, stored: StoredArray, width: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _points(self, stored: StoredArray, width: int, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """These clouds' part of an array; clouds that follow one another in the file are read together."""
         array = stored.open()
         runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
         parts = [np.empty((0, width), np.float32)]
         with refusing(self.source):
             parts += [array[self._starts[run[0]] : self._starts[run[-1] + 1]] for run in runs]
-        values = np.concatenate(parts).astype(np.float32, copy=False)
-        if not np.isfinite(values).all():
+        values: NDArray[np.floating] = np.concatenate(parts)
+        if not (np.abs(values) <= np.finfo(np.float32).max).all():
             raise DataError(self.source, f"{stored.key!r} has points that are not finite (NaN or infinity)")
         return values

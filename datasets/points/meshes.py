@@ -1,7 +1,7 @@
 """Points on the surfaces of meshes, and points of files that hold nothing else.
 
-Meshes are read by trimesh (OFF, also with the counts on its first line; PLY and STL, text and binary; OBJ), VRML by
-`parteq.datasets.points.vrml`. Of a mesh, points are drawn uniformly by area.
+Meshes are read by trimesh (PLY and STL, text and binary; OBJ), OFF and PLY with faces of several sizes by
+`parteq.datasets.points.polygons`, VRML by `parteq.datasets.points.vrml`. Of a mesh, points are drawn uniformly by area.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parteq.datasets.errors import DataError
+from parteq.datasets.points.polygons import read_off, read_polygon_ply
 from parteq.datasets.points.positions import as_float32
 from parteq.datasets.points.vrml import read_vrml
 
@@ -94,10 +95,19 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
             table = np.load(path, allow_pickle=False)
             return table[:, :3] if table.ndim == 2 else table, None
         content = path.read_bytes()
+        if suffix == ".off":
+            return read_off(content)
+        if suffix == ".obj":
+            content = _bare_obj(content)
         if not _is_whole(suffix, content):
             raise DataError(path, "is cut off: it holds less than its header says")
         # A stream has no folder, so that a mesh cannot name other files to be read.
-        loaded = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False, maintain_order=True)
+        try:
+            loaded = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False, maintain_order=True)
+        except ValueError as error:
+            if suffix == ".ply" and "unexpected length" in str(error):
+                return read_polygon_ply(content)
+            raise
         if isinstance(loaded, trimesh.Scene):
             loaded = loaded.to_geometry()
         if isinstance(loaded, trimesh.PointCloud):
@@ -125,13 +135,24 @@ def _is_whole(suffix: str, content: bytes) -> bool:
     if suffix == ".ply" and b"format ascii" in head:
         counts = [int(count) for count in re.findall(rb"^element\s+\S+\s+(\d+)", head, re.MULTILINE)]
         return len(body.split(b"\n")) - 1 >= sum(counts)
-    if suffix == ".off":
-        lines = [line for line in (row.partition(b"#")[0].strip() for row in content.splitlines()) if line]
-        # The counts stand behind the word OFF, or on the next line.
-        counts = re.findall(rb"\d+", lines[0]) or re.findall(rb"\d+", b"".join(lines[1:2]))
-        first = 1 if re.search(rb"\d", lines[0]) else 2
-        return len(counts) < 2 or len(lines) - first >= int(counts[0]) + int(counts[1])
     return True
+
+
+def _bare_obj(content: bytes) -> bytes:
+    """An OBJ of vertices and faces alone, which count from the start.
+
+    Corners may count back from where the face stands, of which trimesh takes −1 for the last vertex of the file.
+    """
+    lines, vertices = [], 0
+    for line in content.replace(b"\\\n", b" ").splitlines():
+        words = line.split()
+        if words[:1] == [b"f"]:
+            corners = [int(word.partition(b"/")[0]) for word in words[1:]]
+            lines.append(b"f " + b" ".join(b"%d" % (n if n > 0 else vertices + 1 + n) for n in corners))
+        elif words[:1] not in ([b"vt"], [b"vn"]):
+            vertices += words[:1] == [b"v"]
+            lines.append(line)
+    return b"\n".join(lines) + b"\n"
 
 
 def sample_surface(

@@ -4,8 +4,8 @@ On the CPU a k-d tree finds neighbours, on other devices all distances of a clou
 where it is installed. Edges are those of PyG: `edges[0]` holds the neighbours, `edges[1]` the centres they surround, in
 ascending order, the nearest neighbour of a centre first. No edge joins two clouds.
 
-One tree serves all clouds of a batch: the number of its cloud, times more than the batch is wide, is a point's fourth
-coordinate, so that points of other clouds are further away than any of its own.
+One tree serves all clouds of a batch: the number of its cloud, times far more than the batch is wide, is a point's
+fourth coordinate, so that points of other clouds are further away than any of its own.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _by_tree(positions: Tensor, index: Tensor, k: int, centres: Tensor, centre_i
     width = 2 * float(np.linalg.norm(np.ptp(both, axis=0))) + 1 if len(both) else 1.0
 
     def apart(values: NDArray[np.float64], cloud: Tensor) -> NDArray[np.float64]:
-        return np.column_stack([values, width * cloud.numpy()])
+        return np.column_stack([values, 2 * width * cloud.numpy()])
 
     # A bound below the width, and above r however it is rounded: what lies beyond r is dropped below.
     bound = width if r == math.inf else min(width, float(np.nextafter(r, np.inf)))

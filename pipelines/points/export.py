@@ -43,7 +43,7 @@ class Export(RunCommand):
 
         checkpoint = self.checkpoint("points")
         model, about = cast("PointNetwork", checkpoint.model()), checkpoint.about()
-        points = self.points or about["spatial"][0]
+        points = about["spatial"][0] if self.points is None else self.points
         if not model.neighbours < points <= MOST_POINTS:
             raise DataError(f"--points {points}", f"must be above {model.neighbours} and at most {MOST_POINTS}")
         size = (8, points, 3 + model.config["in_features"])

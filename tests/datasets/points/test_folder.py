@@ -28,6 +28,7 @@ def make(root: Path, *names: str, text: str = TRIANGLE) -> Path:
     [
         (["b/1.off", "a/1.off"], ()),
         (["train/b/1.off", "test/a/1.off"], ("train", "test")),
+        (["Train/b/1.off", "TEST/a/1.off"], ("train", "test")),
         (["b/train/1.off", "a/test/1.off", "a/valid/1.off"], ("train", "val", "test")),
     ],
 )

@@ -68,6 +68,14 @@ def test_an_undivided_file_of_points_alone(tmp_path: Path) -> None:
     assert np.array_equal(data.cloud(0)[0].numpy(), CLOUDS[0])
 
 
+def test_clouds_far_from_the_origin_keep_their_shape(tmp_path: Path) -> None:
+    far = [cloud.astype(np.float64) + 1e8 for cloud in CLOUDS]
+    with h5py.File(tmp_path / "clouds.h5", "w") as file:
+        file["positions"], file["sizes"] = np.concatenate(far), np.array(SIZES)
+    positions, _ = HDF5Clouds(tmp_path / "clouds.h5").cloud(2)
+    np.testing.assert_allclose(positions.numpy(), CLOUDS[2] - CLOUDS[2].mean(0), atol=1e-6)
+
+
 def test_each_process_opens_the_file_for_itself(path: Path) -> None:
     data = HDF5Clouds(path, None)
     data.cloud(0)

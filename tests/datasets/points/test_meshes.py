@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,54 @@ def test_formats(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     points = load_points(tmp_path / name, 500, rng())
     assert (points.shape, points.dtype) == ((500, 3), np.float32)
     assert np.isclose(np.abs(points) / [0.5, 1, 1.5], 1, atol=1e-5).any(1).all()
+
+
+POLYGONS = [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11], *([i, (i + 1) % 6, 6 + (i + 1) % 6, 6 + i] for i in range(6))]
+"""Of a prism over a hexagon of radius 1, of height 1."""
+
+
+def prism() -> np.ndarray:
+    turns = np.exp(1j * np.pi / 3 * np.arange(6))
+    return np.array([(z.real, z.imag, height) for height in (0, 1) for z in turns])
+
+
+def prism_as_off(row: str = "{}\n", keyword: str = "OFF\n") -> bytes:
+    rows = [f"{x} {y} {z}" for x, y, z in prism()]
+    rows += [f"{len(face)} " + " ".join(map(str, face)) for face in POLYGONS]
+    return (f"{keyword}12 8 0" + ("\n" if "\n" in row else " ") + "".join(map(row.format, rows))).encode()
+
+
+def prism_as_ply(order: str, end: str) -> bytes:
+    header = f"ply\nformat {order} 1.0\nelement vertex 12\n" + "".join(f"property double {axis}\n" for axis in "xyz")
+    header += "element face 8\nproperty uchar red\nproperty list uchar int vertex_indices\nend_header\n"
+    faces = b"".join(struct.pack(f"{end}BB{len(face)}i", 9, len(face), *face) for face in POLYGONS)
+    return header.encode() + prism().astype(f"{end}f8").tobytes() + faces
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.off", prism_as_off()), ("x.off", prism_as_off("{} # 1\n")), ("x.off", prism_as_off(keyword="coff ")),
+        ("x.off", prism_as_off("{} ")), ("x.off", prism_as_off("{} .5 .5\n", keyword="")),
+        ("x.ply", prism_as_ply("binary_little_endian", "<")), ("x.ply", prism_as_ply("binary_big_endian", ">")),
+    ],
+)  # fmt: skip
+def test_faces_of_several_sizes(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    vertices, faces = load_surface(tmp_path / name)
+    assert faces is not None
+    assert area(vertices, faces) == pytest.approx(6 + 3 * np.sqrt(3))
+    (tmp_path / name).write_bytes(content[: 2 * len(content) // 3])
+    with pytest.raises(DataError, match=r"cut off|not a readable OFF"):
+        load_surface(tmp_path / name)
+
+
+def test_faces_of_obj_count_back_from_where_they_stand(tmp_path: Path) -> None:
+    corners = ["".join(f"v {x} {y} {z}\nvt {x} {y}\n" for x, y in SQUARE[:, :2]) for z in (0, 1)]
+    (tmp_path / "x.obj").write_text("f -4/-4 -3/-3 -2/-2 -1/-1\n".join([*corners, ""]))
+    vertices, faces = load_surface(tmp_path / "x.obj")
+    assert faces is not None
+    assert area(vertices, faces) == pytest.approx(2)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +174,7 @@ def npy(array: np.ndarray) -> bytes:
         ("x.off", b"OFF\n3 1 0\n0 0 nan\n1 0 0\n0 1 0\n3 0 1 2\n", "not finite"),
         ("x.off", b"OFF\n3 1 0\n0 0 1e300\n1 0 0\n0 1 0\n3 0 1 2\n", "not finite"),
         ("x.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n", "has no area: all its faces are degenerate"),
-        ("x.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "not a readable OFF file"),
+        ("x.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "face of vertex 7"),
         ("x.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n", "is cut off"),
         ("x.off", b"OFF\n99999999999 1 0\n0 0 0\n", "is cut off"),
         ("x.off", b"", "not a readable OFF file"),

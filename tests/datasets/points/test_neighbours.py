@@ -95,6 +95,13 @@ def test_points_that_coincide_have_k_neighbours_but_not_themselves() -> None:
         assert (edges[0] != edges[1]).all()
 
 
+@given(st.integers(0, 1000))
+def test_the_same_cloud_again_is_another_cloud(seed: int) -> None:
+    positions, _ = batch([3], seed)
+    edges = knn(positions.repeat(8, 1), torch.arange(8).repeat_interleave(3), 5)
+    assert (edges[0] // 3 == edges[1] // 3).all()
+
+
 def test_gradients_do_not_get_in_the_way() -> None:
     positions, index = batch([6, 6])
     assert knn(positions.requires_grad_(), index, 2).shape == (2, 24)
