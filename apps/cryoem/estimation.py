@@ -86,6 +86,7 @@ def refine(
     device: torch.device,
     *,
     everywhere: bool = False,
+    moves: int = 0,
     progress: Progress = lambda count: None,
 ) -> Poses:
     """Poses moved to where the map fits each image best.
@@ -97,15 +98,17 @@ def refine(
         poses: to begin with.
         device: where to compute.
         everywhere: begin also from the best of a grid over all rotations, and keep what fits better.
+        moves: of the shifts of that grid, see :meth:`~parteq.apps.cryoem.matching.Matching.search`: where a map may
+            stand elsewhere in its box than that for which the shifts were found.
         progress: is told the number of particles done.
     """
     matching = Matching(volume.to(device), model.disc)
 
     def moved(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
-        starts = [rotations]
+        starts = [(rotations, shifts)]
         if everywhere:
-            starts.append(matching.search(samples, transfer, shifts))
-        ends = [matching.refine(samples, transfer, start, shifts) for start in starts]
+            starts.append(matching.search(samples, transfer, shifts, moves))
+        ends = [matching.refine(samples, transfer, *start) for start in starts]
         if len(ends) == 1:
             return ends[0]
         first, second = (matching.residuals(samples, transfer, *end) for end in ends)

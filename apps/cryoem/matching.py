@@ -39,6 +39,7 @@ CONFIDENT_DEGREES = 15.0
 _GRID = 4608  # rotations, some 13° apart
 SEARCH_CYCLES = 9.6
 """Frequencies below as many cycles a box are searched with: a grid as coarse sees no more."""
+_MOVES_A_BOX = 32
 _CUTOFFS = (0.4, 0.5, 0.6, 0.8, 0.8, 1.0, 1.0, 1.0)
 _LARGEST_TURN, _LARGEST_MOVE = math.radians(10), 1.0  # of a step
 
@@ -82,11 +83,28 @@ class Matching:
         """y − c s, what the volume leaves of each image."""
         return samples - self._predicted(transfer, rotations, shifts, len(self.disc))
 
-    def search(self, samples: Samples, transfer: Transfer, shifts: Shifts) -> Float[Tensor, "n 3 3"]:
-        """Of the grid the rotation that fits each image best, at the shift given."""
-        white = torch.ones(self.disc.below_cycles(SEARCH_CYCLES), device=samples.device)
-        best = self._against_grid(samples, transfer, shifts, white).argmin(1)
-        return rotation_grid().to(samples.device)[best]
+    def search(
+        self, samples: Samples, transfer: Transfer, shifts: Shifts, moves: int = 0
+    ) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 2"]]:
+        """Of the grid of rotations, and of shifts about those given, what fits each image best.
+
+        Args:
+            samples, transfer, shifts: of the images.
+            moves: steps of a shift to either side, of which 32 make a box.
+        """
+        few = self.disc.below_cycles(SEARCH_CYCLES)
+        white = torch.ones(few, device=samples.device)
+        energies = self._energies(transfer, white)
+        lowest = torch.full((len(samples),), torch.inf, device=samples.device)
+        rotation, place = (torch.zeros(len(samples), dtype=torch.long, device=samples.device) for _ in range(2))
+        along = torch.arange(-moves, moves + 1, device=samples.device) * (self.disc.box / _MOVES_A_BOX)
+        offsets = torch.cartesian_prod(along, along).to(shifts)
+        for number, offset in enumerate(offsets):
+            found = (energies - 2 * self._agreement(samples, transfer, shifts + offset, white)).min(1)
+            better = found.values < lowest
+            lowest = torch.where(better, found.values, lowest)
+            rotation, place = torch.where(better, found.indices, rotation), torch.where(better, number, place)
+        return rotation_grid().to(samples.device)[rotation], shifts + offsets[place]
 
     def posterior(
         self, samples: Samples, transfer: Transfer, shifts: Shifts, noise: Float[Tensor, " few"]
@@ -179,11 +197,20 @@ class Matching:
         self, samples: Samples, transfer: Transfer, shifts: Shifts, noise: Float[Tensor, " few"]
     ) -> Float[Tensor, "n count"]:
         """Σ (|y − c s_g|² − |y|²) / σ² over the first frequencies."""
+        return self._energies(transfer, noise) - 2 * self._agreement(samples, transfer, shifts, noise)
+
+    def _energies(self, transfer: Transfer, noise: Float[Tensor, " few"]) -> Float[Tensor, "n count"]:
+        """Σ |c s_g|² / σ² over the first frequencies."""
         few = len(noise)
-        slices, c = torch.view_as_real(self.grid_slices(few)), transfer[:, :few]
-        seen = c * self.unshifted(samples[:, :few], shifts) / noise
-        agreement = torch.view_as_real(seen).flatten(1) @ slices.flatten(1).T
-        return (c.square() / noise) @ slices.square().sum(-1).T - 2 * agreement
+        return (transfer[:, :few].square() / noise) @ self.grid_slices(few).abs().square().T
+
+    def _agreement(
+        self, samples: Samples, transfer: Transfer, shifts: Shifts, noise: Float[Tensor, " few"]
+    ) -> Float[Tensor, "n count"]:
+        """Σ Re ⟨c y, s_g⟩ / σ² over the first frequencies."""
+        few = len(noise)
+        seen = transfer[:, :few] * self.unshifted(samples[:, :few], shifts) / noise
+        return torch.view_as_real(seen).flatten(1) @ torch.view_as_real(self.grid_slices(few)).flatten(1).T
 
 
 def _damped_step(

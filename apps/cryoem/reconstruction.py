@@ -183,7 +183,7 @@ def insert_particles(
     pixel_size = float(particles.pixel_size_in_angstroms()[0])
     rotations = torch.from_numpy(particles.rotations()).to(device, torch.float32)
     shifts = torch.from_numpy(particles.shifts_in_angstroms() / pixel_size).to(device, torch.float32)
-    parameters = particles.ctf() if ctf else None
+    parameters = particles.imaging_ctf() if ctf else None
     # In the order of the stack, for the sake of the disk.
     for part in np.array_split(np.sort(indices), max(1, -(-len(indices) // batch_size))):
         transfer = None

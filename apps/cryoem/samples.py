@@ -60,7 +60,7 @@ class ParticleSamples(Dataset[tuple[Tensor, ...]]):
             reason = f"has pixels of {sizes.min():g} to {sizes.max():g} Å: images of one pixel size are needed"
             raise DataError(particles.source, reason)
         self.pixel_size = float(sizes[0]) * disc.size / disc.box
-        self._ctf = particles.ctf()
+        self._ctf = particles.imaging_ctf()
         self._rotations = np.broadcast_to(np.eye(3), (len(particles), 3, 3))
         if particles.has_poses:
             self._rotations = particles.rotations()

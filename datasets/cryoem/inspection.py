@@ -97,6 +97,8 @@ def _inspect_ctf(particles: Particles, found: Inspection) -> None:
     found.numbers["has_ctf"] = ctf is not None
     if ctf is None:
         return
+    for said in (particles.altered_by_ctf(), particles.passed_over_of_ctf()):
+        found.flag(said, said)
     defocus = (ctf.defocus_u_in_angstroms + ctf.defocus_v_in_angstroms) / 2
     found.numbers |= {
         "defocus_min_in_angstroms": float(defocus.min()),

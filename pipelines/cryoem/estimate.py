@@ -7,6 +7,7 @@ import math
 import sys
 import time
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
@@ -35,6 +36,7 @@ __all__ = ["Estimate"]
 _PART = 4096
 """Particles that are done, and put down, before the next are begun."""
 _ASKED = 200
+_MOVES = 2  # the map that training leaves may stand elsewhere in its box than the encoder's
 """Particles for which a search is asked whether the encoder is right."""
 
 
@@ -172,7 +174,7 @@ class Estimate(ParticlesInput, RunCommand):
 
         poses = propose(model, volume, data, device)
         if self.refine:
-            poses = refine(model, volume, data, poses, device, everywhere=True)
+            poses = refine(model, volume, data, poses, device, everywhere=True, moves=_MOVES)
             poses = refine(model, volume, data, poses, device)
         return poses
 
@@ -223,7 +225,7 @@ class Estimate(ParticlesInput, RunCommand):
                 done = int(file["done"])
                 for name, values in found.items():
                     values[:done] = file[name]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(path, f"is damaged: {error}") from error
         return done, found
 

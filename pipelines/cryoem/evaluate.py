@@ -119,14 +119,28 @@ def match_images(estimate: Particles, truth: Particles) -> pd.DataFrame:
         The columns ``estimate`` and ``truth``, row numbers, in the order of the truth.
 
     Raises:
-        DataError: a file has no image names, or none in common with the other.
+        DataError: a file has no image names, or none in common with the other, or but names of files that stand for
+            several.
     """
     for whole_path in (True, False):
         tables = [_image_keys(particles, whole_path) for particles in (estimate, truth)]
         rows = tables[1].merge(tables[0], on=["number", "path", "occurrence"], suffixes=("_truth", "_estimate"))
+        if len(rows) and not whole_path:
+            for particles in (estimate, truth):
+                _check_one_folder(particles)
         if len(rows):
             return rows.rename(columns={"row_estimate": "estimate", "row_truth": "truth"})[["estimate", "truth"]]
     raise DataError(estimate.source, f"has no image in common with {truth.source}")
+
+
+def _check_one_folder(particles: Particles) -> None:
+    """Refuses files of one name in several folders, of which nothing tells which is which."""
+    paths = particles.table["rlnImageName"].astype(str).str.rpartition("@")[2].drop_duplicates()
+    names = paths.str.rpartition("/")[2]
+    if names.duplicated().any():
+        twice = names[names.duplicated()].iloc[0]
+        reason = f"has images of {twice} in several folders, none of which the other file names: which are the same?"
+        raise DataError(particles.source, reason)
 
 
 def _image_keys(particles: Particles, whole_path: bool) -> pd.DataFrame:

@@ -61,7 +61,7 @@ class Project(Command):
         if not particles.has_poses:
             raise DataError(self.particles, "has no angles to project along")
         particles.check_not_lost(self.out)
-        ctf = particles.ctf() if self.ctf else None
+        ctf = particles.imaging_ctf() if self.ctf else None
         if self.ctf and ctf is None:
             raise DataError(self.particles, "has no CTF parameters")
         volume, _ = read_volume(self.volume)

@@ -112,6 +112,18 @@ def test_rows_are_matched_by_image_and_what_is_missing_is_told(parteq, folder, t
     assert (found["n_particles"], found["n_missing"], found["n_surplus"]) == (100, 20, 0)
 
 
+def test_files_of_one_name_in_several_folders_are_not_guessed_at(parteq, folder, tmp_path):
+    truth, estimate = open_particles(folder / "truth.star"), tmp_path / "poses.star"
+    names = truth.table["rlnImageName"]
+    for folders, path in ((("a", "b"), tmp_path / "truth.star"), (("/data/a", "/data/b"), estimate)):
+        moved = [name.replace("@", f"@{folders[row % 2]}/") for row, name in enumerate(names)]
+        truth.with_table(truth.table.assign(rlnImageName=moved)).write(path)
+    words = ["--estimate", estimate, "--truth", tmp_path / "truth.star"]
+    status, _, complaint = parteq("cryoem", "evaluate", *words)
+    assert status == 2
+    assert "in several folders" in complaint
+
+
 def test_confidence_is_held_against_errors(parteq, folder, tmp_path):
     """Three in four are right, and all are said to be so with 0.9; the picture grows by a row."""
     truth, wrong = open_particles(folder / "truth.star"), np.arange(N) % 4 == 0

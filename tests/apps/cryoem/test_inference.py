@@ -72,10 +72,22 @@ def test_refinement_finds_the_pose_nearby(particle):
 def test_search_finds_the_pose_from_nothing_and_refinement_ends_there(particle):
     none = torch.zeros_like(particle["shifts"])
     matching, given = particle["matching"], (particle["samples"], particle["transfer"])
-    found = matching.search(*given, none)
+    found, at = matching.search(*given, none)
+    assert torch.equal(at, none)
     assert angles_in_degrees(found, particle["rotations"]).median() < 15
     rotations, _ = matching.refine(*given, found, none)
     assert (angles_in_degrees(rotations, particle["rotations"]) < 3).float().mean() > 0.8
+
+
+def test_search_looks_for_the_shift_where_asked(particle):
+    off = particle["shifts"] + torch.tensor([1.5, -1.5])
+    matching, given = particle["matching"], (particle["samples"], particle["transfer"])
+    right = []
+    for moves in (0, 3):
+        rotations, shifts = matching.refine(*given, *matching.search(*given, off, moves))
+        right.append(float((angles_in_degrees(rotations, particle["rotations"]) < 3).float().mean()))
+    assert right[1] > max(0.9, right[0] + 0.2)
+    assert (shifts - particle["shifts"]).norm(dim=1).median() < 0.1
 
 
 def test_confidence_is_high_where_images_are_clear_and_low_where_they_are_not(particle):

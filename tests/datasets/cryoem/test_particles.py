@@ -155,6 +155,19 @@ def test_shifts_stand_beside_the_pixel_size_that_images_say(tmp_path: Path) -> N
     assert turned.shifts_in_angstroms()[0, 0] == 5
 
 
+def test_images_altered_by_their_ctf_are_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    particles = open_particles(folder / "old.star")
+    for column, value in (("rlnCtfDataArePhaseFlipped", 1), ("rlnCtfDataAreCtfPremultiplied", 1)):
+        altered = particles.with_table(particles.table.assign(**{column: value}))
+        assert altered.ctf() is not None
+        with pytest.raises(DataError, match=column):
+            altered.imaging_ctf()
+    assert particles.imaging_ctf() is not None
+    assert not caplog.text
+    assert particles.with_table(particles.table.assign(rlnCtfBfactor=50.0)).imaging_ctf() is not None
+    assert "rlnCtfBfactor are not taken into account" in caplog.text
+
+
 def test_subset(folder: Path) -> None:
     particles = open_particles(folder / "old.star").subset([2, 0])
     assert particles.table["labRemark"].tolist() == ["third", "first"]
