@@ -131,7 +131,10 @@ def _reason(error: DataError | RuntimeError | MemoryError) -> str | None:
         else:
             return None
     if isinstance(error, MemoryError):
-        return "not enough memory: take smaller images, fewer at a time (--batch-size) or a smaller network (--width)"
+        return (
+            "not enough memory: take smaller or fewer images; to train, fewer at a time (--batch-size) or a smaller "
+            "network (--width)"
+        )
     return str(error)
 
 

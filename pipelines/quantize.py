@@ -31,6 +31,8 @@ from onnxscript.rewriter import pattern, rewrite
 
 __all__ = ["quantize"]
 
+_NUMBERS_AT_A_TIME = 2**19  # of images: what a network makes of them is many times as much
+
 OPERATORS = ["Conv", "Relu", "Clip", "Add", "Concat", "GlobalAveragePool", "Flatten", "Gemm"]
 """What has an integer form; the rest, such as the normalisation of the images, is computed in float32."""
 
@@ -66,8 +68,9 @@ def quantize(model: onnx_ir.Model, images: NDArray[np.float32], path: Path) -> N
 class _Batches(CalibrationDataReader):
     """Hands out the images in batches."""
 
-    def __init__(self, images: NDArray[np.float32], batch_size: int = 32) -> None:
-        self.batches = iter(np.split(images, range(batch_size, len(images), batch_size)))
+    def __init__(self, images: NDArray[np.float32]) -> None:
+        size = max(1, min(32, _NUMBERS_AT_A_TIME // images[0].size))
+        self.batches = iter(np.split(images, range(size, len(images), size)))
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         batch = next(self.batches, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from parteq.apps.histo import task
 from parteq.datasets.tiling import Tiling
 
 __all__ = ["HeatMap", "heat_map"]
+
+log = logging.getLogger(__name__)
 
 _TILES = 128  # read at a time
 
@@ -97,8 +100,11 @@ def heat_map(
     tiles = tiling.tiles
     parts = torch.arange(len(tiles)).split(_TILES)
     bar = tqdm(parts, "tiles", delay=2, unit="batch", disable=None if progress else True, leave=False)
-    rows = [task.predict(model, tiles.subset(part.numpy()), device, batch_size=_TILES)[0] for part in bar]
+    rows = [task.predict(model, tiles.subset(part.numpy()), device)[0] for part in bar]
     folders = [PurePath(name).parent.name for name in tiles.names or ()]
     known = bool(folders) and set(folders) <= set(classes)
+    if any(folders) and not known:
+        strange = ", ".join(sorted(set(folders) - set(classes))[:3])
+        log.warning("no auc: tiles in folders that are no classes of the model: %s", strange)
     labels = np.array([list(classes).index(folder) for folder in folders]) if known else None
     return HeatMap(tiling, tuple(classes), torch.cat(rows).numpy(), labels)

@@ -95,7 +95,11 @@ def classification_metrics(
     for name in (*scores, *(() if temperature is not None else ("nll_calibrated", "ece_calibrated"))):
         values[name] = found[name] if name in existing else None
         if draws > 0:
-            values[f"{name}_low"], values[f"{name}_high"] = intervals.get(name, (None, None))
+            low, high = intervals.get(name, (None, None))
+            if low is not None and high is not None and (value := found[name]) is not None:
+                # A calibration error is larger in draws than in the sample they are drawn from.
+                low, high = min(low, float(value)), max(high, float(value))
+            values[f"{name}_low"], values[f"{name}_high"] = low, high
     return values
 
 

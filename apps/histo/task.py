@@ -32,6 +32,7 @@ from parteq.datasets.splits import (
 
 __all__ = [
     "as_unit",
+    "batch_size",
     "evaluate",
     "loss",
     "match",
@@ -42,6 +43,8 @@ __all__ = [
     "predict",
     "samples",
 ]
+
+_PIXELS_AT_A_TIME = 2**19
 
 log = logging.getLogger(__name__)
 
@@ -165,15 +168,19 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return cross_entropy(model(as_unit(images)).float(), labels)
 
 
+def batch_size(spatial: Sequence[int], most: int = 128) -> int:
+    """How many images of this size go through a network at a time: their features are kept in memory."""
+    return max(1, min(most, _PIXELS_AT_A_TIME // math.prod(spatial)))
+
+
 def predict(
     model: nn.Module,
     dataset: ImageDataset,
     device: torch.device,
     elements: tuple[int, ...] = (0,),
-    batch_size: int = 128,
 ) -> Float[Tensor, "elements images classes"]:
     """The probabilities a model gives to each image under each of some elements of D4; see `outputs`."""
-    return outputs(model, dataset, device, elements, batch_size).softmax(-1)
+    return outputs(model, dataset, device, elements).softmax(-1)
 
 
 def outputs(
@@ -181,11 +188,10 @@ def outputs(
     dataset: ImageDataset,
     device: torch.device,
     elements: tuple[int, ...] = (0,),
-    batch_size: int = 128,
 ) -> Float[Tensor, "elements images outputs"]:
     """What a model makes of each image under each of some elements of D4, in evaluation mode, float64 on the CPU.
 
-    Several processes share the work; each gets the whole answer.
+    Several processes share the work; each gets the whole answer. Large images go through in small batches.
     """
     was_training = model.training
     model.to(device).eval()
@@ -194,7 +200,7 @@ def outputs(
     mine = np.arange(rank(), count, world_size()) % len(dataset)
     rows = []
     with torch.inference_mode():
-        for images, _ in _in_order(dataset.subset(mine), batch_size):
+        for images, _ in _in_order(dataset.subset(mine), batch_size(dataset.spatial)):
             pixels = as_unit(images.to(device))
             given = [model(transform(pixels, element)) for element in elements]
             rows.append(torch.stack(given, dim=1).double().cpu())

@@ -173,7 +173,7 @@ def test_no_memory_is_one_line(parteq: Call, cells: Path, tmp_path: Path, monkey
         "histo", "train", "--data", cells / "train.npz", "--out", tmp_path / "run", *QUICK
     )
     assert (status, printed, complaint.count("\n")) == (2, "", 1)
-    assert complaint.startswith("parteq: not enough memory: take smaller images")
+    assert complaint.startswith("parteq: not enough memory: take smaller or fewer images")
 
 
 def test_make_pairs(parteq: Call, cells: Path, tmp_path: Path) -> None:
