@@ -16,6 +16,7 @@ two matrix products in all, with (edges) × (filters) × (channels in) and (node
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,41 +47,12 @@ __all__ = ["PartialPointConv"]
 _MOMENTS = 2**19  # numbers at a time
 
 
-class PartialPointConv(PartialLayer, Propagation):
-    """A partially equivariant convolution of points, (nodes, c_in) → (nodes, c_out), for graphs of PyG::
+class _PointConv(Propagation):
+    """Messages along edges, summed up against the filters, under one weight."""
 
-        filters = RadialHarmonics(cutoff=1.5)
-        layer = PartialPointConv(in_type, out_type, filters, density)
-        source, target = data.edge_index
-        data.x = layer(data.x, data.edge_index, filters(data.pos[source] - data.pos[target]))
-
-    Filters are evaluated once for all layers that share them. A batch of graphs is one graph, as always in PyG.
-
-    Args:
-        in_type: type of the input.
-        out_type: type of the output.
-        filters: whose values the layer is called with; a module of its own, not of this layer.
-        density: λ on a group of space; layers given the same object share it.
-        bias: add a bias to the invariant components.
-        axis: the axis of a group about an axis, given or learned, by default z; filters must be turnable.
-
-    Raises:
-        ValueError: the density's group acts on the plane, or does not fit the types.
-    """
-
-    def __init__(
-        self,
-        in_type: FieldType,
-        out_type: FieldType,
-        filters: EdgeFilters,
-        density: Density,
-        *,
-        bias: bool = True,
-        axis: Axis | None = None,
-    ) -> None:
-        if density.group.dimension != 3:
-            raise ValueError(f"{density.group} does not act on points in space")
-        super().__init__(PartialKernel(in_type, out_type, filters.bank(density.group), density, axis=axis), bias)
+    @abstractmethod
+    def weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
+        """Return the kernel, shape (c_out, c_in × filters), and the bias of each channel, (c_out,), if any."""
 
     def forward(
         self,
@@ -116,73 +88,82 @@ class PartialPointConv(PartialLayer, Propagation):
         self, inputs: Tensor, index: Tensor, filters: Tensor, neighbours: int | None, dim_size: int | None = None
     ) -> Tensor:
         """Return the output of each target, shape (targets, c_out)."""
-        return _gathered(inputs, index, filters, neighbours, dim_size, self.kernel().flatten(1), self.expanded_bias())
+        weight, bias = self.weight_and_bias()
+        if neighbours is not None:
+            by_target = inputs.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
+            return _convolve(*by_target, weight / neighbours, bias)
+        assert dim_size is not None
+        output = inputs.new_zeros(dim_size, len(weight))
+        degrees = index.bincount(minlength=dim_size)
+        levels = degrees.float().frexp().exponent
+        # Targets of like degree together, so that one of very many edges does not make room for as many at all others.
+        for level in levels[degrees > 0].unique().tolist():
+            chosen = (levels == level).nonzero()[:, 0]
+            edges = (levels[index] == level).nonzero()[:, 0]
+            edges = edges[index[edges].argsort(stable=True)]
+            place = torch.searchsorted(chosen, index[edges])
+            padded, _ = to_dense_batch(inputs[edges], place, batch_size=len(chosen))
+            values, _ = to_dense_batch(filters[edges] / degrees[index[edges], None], place, batch_size=len(chosen))
+            output = output.index_copy(0, chosen, _convolve(padded, values, weight, None).to(output))
+        return output if bias is None else output + bias
+
+
+class PartialPointConv(PartialLayer, _PointConv):
+    """A partially equivariant convolution of points, (nodes, c_in) → (nodes, c_out), for graphs of PyG::
+
+        filters = RadialHarmonics(cutoff=1.5)
+        layer = PartialPointConv(in_type, out_type, filters, density)
+        source, target = data.edge_index
+        data.x = layer(data.x, data.edge_index, filters(data.pos[source] - data.pos[target]))
+
+    Filters are evaluated once for all layers that share them. A batch of graphs is one graph, as always in PyG.
+
+    Args:
+        in_type: type of the input.
+        out_type: type of the output.
+        filters: whose values the layer is called with; a module of its own, not of this layer.
+        density: λ on a group of space; layers given the same object share it.
+        bias: add a bias to the invariant components.
+        axis: the axis of a group about an axis, given or learned, by default z; filters must be turnable.
+
+    Raises:
+        ValueError: the density's group acts on the plane, or does not fit the types.
+    """
+
+    def __init__(
+        self,
+        in_type: FieldType,
+        out_type: FieldType,
+        filters: EdgeFilters,
+        density: Density,
+        *,
+        bias: bool = True,
+        axis: Axis | None = None,
+    ) -> None:
+        if density.group.dimension != 3:
+            raise ValueError(f"{density.group} does not act on points in space")
+        super().__init__(PartialKernel(in_type, out_type, filters.bank(density.group), density, axis=axis), bias)
+
+    def weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
+        """Return the kernel with λ applied, and the bias."""
+        return self.kernel().flatten(1), self.expanded_bias()
 
     def plain(self) -> nn.Module:
         """Return a layer with the same arguments that holds the kernel as it stands."""
-        return _PlainPointConv(self.kernel().flatten(1), self.expanded_bias())
+        return _PlainPointConv(*self.weight_and_bias())
 
 
-class _PlainPointConv(nn.Module):
-    """What a trained :class:`PartialPointConv` computes; its weight is (c_out, c_in × filters)."""
+class _PlainPointConv(_PointConv):
+    """What a trained :class:`PartialPointConv` computes."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
-    def forward(
-        self,
-        features: Tensor,
-        edge_index: Tensor,
-        filters: Tensor,
-        *,
-        nodes: int | None = None,
-        neighbours: int | None = None,
-    ) -> Tensor:
-        """Map features of the sources to features of the targets, as :meth:`PartialPointConv.forward` does."""
-        targets = features.shape[0] if nodes is None else nodes
-        messages = features[edge_index[0]]
-        return _gathered(messages, edge_index[1], filters, neighbours, targets, self.weight, self.bias)
-
-
-def _gathered(
-    messages: Tensor,
-    index: Tensor,
-    filters: Tensor,
-    neighbours: int | None,
-    targets: int | None,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> Tensor:
-    """Return what targets make of the messages along their edges, shape (targets, c_out).
-
-    Args:
-        messages: (edges, c_in).
-        index: target of each edge.
-        filters: (edges, filters).
-        neighbours: edges into each target, if it is the same for all and they stand target by target.
-        targets: how many there are, asked where ``neighbours`` is ``None``.
-        weight: (c_out, c_in × filters).
-        bias: (c_out,), if any.
-    """
-    if neighbours is not None:
-        by_target = messages.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
-        return _convolve(*by_target, weight / neighbours, bias)
-    assert targets is not None
-    output = messages.new_zeros(targets, len(weight))
-    degrees = index.bincount(minlength=targets)
-    levels = degrees.float().frexp().exponent
-    # Targets of like degree together, so that one of very many edges does not make room for as many at all others.
-    for level in levels[degrees > 0].unique().tolist():
-        chosen = (levels == level).nonzero()[:, 0]
-        edges = (levels[index] == level).nonzero()[:, 0]
-        edges = edges[index[edges].argsort(stable=True)]
-        place = torch.searchsorted(chosen, index[edges])
-        padded, _ = to_dense_batch(messages[edges], place, batch_size=len(chosen))
-        values, _ = to_dense_batch(filters[edges] / degrees[index[edges], None], place, batch_size=len(chosen))
-        output = output.index_copy(0, chosen, _convolve(padded, values, weight, None).to(output))
-    return output if bias is None else output + bias
+    def weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
+        """Return them as they stand."""
+        return self.weight, self.bias
 
 
 def _convolve(messages: Tensor, filters: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
