@@ -27,6 +27,7 @@ from torch import Tensor
 
 from parteq.apps.cryoem.pointgroups import point_group
 from parteq.datasets.cryoem.ctf import contrast_transfer
+from parteq.datasets.cryoem.imaging import imaging_ctf
 from parteq.datasets.cryoem.projection import half_plane, phase_ramp, slices_of_images
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def insert_particles(
     pixel_size = float(particles.pixel_size_in_angstroms()[0])
     rotations = torch.from_numpy(particles.rotations()).to(device, torch.float32)
     shifts = torch.from_numpy(particles.shifts_in_angstroms() / pixel_size).to(device, torch.float32)
-    parameters = particles.imaging_ctf() if ctf else None
+    parameters = imaging_ctf(particles) if ctf else None
     # In the order of the stack, for the sake of the disk.
     for part in np.array_split(np.sort(indices), max(1, -(-len(indices) // batch_size))):
         transfer = None

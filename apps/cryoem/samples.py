@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from parteq.apps.cryoem.disc import Disc
 from parteq.datasets.cryoem.ctf import contrast_transfer_at
+from parteq.datasets.cryoem.imaging import imaging_ctf
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.errors import DataError
 
@@ -60,7 +61,7 @@ class ParticleSamples(Dataset[tuple[Tensor, ...]]):
             reason = f"has pixels of {sizes.min():g} to {sizes.max():g} Å: images of one pixel size are needed"
             raise DataError(particles.source, reason)
         self.pixel_size = float(sizes[0]) * disc.size / disc.box
-        self._ctf = particles.imaging_ctf()
+        self._ctf = imaging_ctf(particles)
         self._rotations = np.broadcast_to(np.eye(3), (len(particles), 3, 3))
         if particles.has_poses:
             self._rotations = particles.rotations()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parteq.core.sphere import spread_directions
+from parteq.datasets.cryoem.imaging import altered_by_ctf, passed_over_of_ctf
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.errors import DataError
 
@@ -97,7 +98,7 @@ def _inspect_ctf(particles: Particles, found: Inspection) -> None:
     found.numbers["has_ctf"] = ctf is not None
     if ctf is None:
         return
-    for said in (particles.altered_by_ctf(), particles.passed_over_of_ctf()):
+    for said in (altered_by_ctf(particles), passed_over_of_ctf(particles)):
         found.flag(said, said)
     defocus = (ctf.defocus_u_in_angstroms + ctf.defocus_v_in_angstroms) / 2
     found.numbers |= {

@@ -53,11 +53,6 @@ _OPTICS_OF_CTF = {
     "rlnAmplitudeContrast": "amplitude_contrast",
 }
 
-# What a STAR file may say of a CTF beside, and what it says where there is nothing to it: images that were altered by
-# their CTF, and how it falls off or is bent.
-_ALTERED = {"rlnCtfDataArePhaseFlipped": "phase-flipped", "rlnCtfDataAreCtfPremultiplied": "multiplied with their CTF"}
-_PASSED_OVER = {"rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0, "rlnBeamTiltX": 0.0, "rlnBeamTiltY": 0.0}
-
 _FARTHEST_ORIGIN = 1e5  # Å
 _SIGN = "cs/blob/sign"  # as `parteq.datasets.cryoem.cryosparc` keeps it: −1 where particles are dark
 
@@ -222,35 +217,6 @@ class Particles:
             assert values is not None
             self._check_range(what, values, least, most, unit)
         return CTFParameters(**found)  # type: ignore[arg-type]  # none is None any more
-
-    def imaging_ctf(self) -> CTFParameters | None:
-        """The contrast transfer functions by which the images were made; warns of what is said of them beside.
-
-        Raises:
-            DataError: as `ctf`; images were altered by their CTF.
-        """
-        ctf = self.ctf()
-        if ctf is None:
-            return None
-        if altered := self.altered_by_ctf():
-            raise DataError(self.source, f"{altered}: use images as the microscope made them")
-        if passed_over := self.passed_over_of_ctf():
-            log.warning("%s: %s", self.source, passed_over)
-        return ctf
-
-    def altered_by_ctf(self) -> str:
-        """What was done to the images by their CTF, in words; empty where nothing was."""
-        found = [f"{done} ({name})" for name, done in _ALTERED.items() if np.any(self._numbers_or(name, 0.0) != 0)]
-        return f"has images that are {' and '.join(found)}" if found else ""
-
-    def passed_over_of_ctf(self) -> str:
-        """What the file says of CTFs that nothing here looks at, in words; empty where there is nothing."""
-        found = [name for name, nothing in _PASSED_OVER.items() if np.any(self._numbers_or(name, nothing) != nothing)]
-        return f"{', '.join(found)} are not taken into account" if found else ""
-
-    def _numbers_or(self, column: str, default: float) -> Float64[np.ndarray, " n"]:
-        found = self.numbers(column)
-        return np.full(len(self), default) if found is None else found
 
     def pixel_size_in_angstroms(self) -> Float64[np.ndarray, " n"]:
         """Of each image: as the file says, else as the header of the first stack says, else 1.

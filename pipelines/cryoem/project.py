@@ -48,6 +48,7 @@ class Project(Command):
         """Writes the stack; the images come in the order of the particles."""
         from tqdm import tqdm
 
+        from parteq.datasets.cryoem.imaging import imaging_ctf
         from parteq.datasets.cryoem.mrc import read_volume
         from parteq.datasets.cryoem.particles import open_particles
         from parteq.datasets.cryoem.resampling import resample
@@ -61,7 +62,7 @@ class Project(Command):
         if not particles.has_poses:
             raise DataError(self.particles, "has no angles to project along")
         particles.check_not_lost(self.out)
-        ctf = particles.imaging_ctf() if self.ctf else None
+        ctf = imaging_ctf(particles) if self.ctf else None
         if self.ctf and ctf is None:
             raise DataError(self.particles, "has no CTF parameters")
         volume, _ = read_volume(self.volume)
