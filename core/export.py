@@ -22,6 +22,7 @@ from parteq.core.orbits import tied
 
 __all__ = ["fold", "plain_program"]
 
+# Modules that leave the grid as it is.
 _OF_ANY_GRID: tuple[type[nn.Module], ...] = (FieldBatchNorm, *POINTWISE_FUNCTIONS.values())
 
 

@@ -13,14 +13,18 @@ from parteq.datasets.base import SPLITS, unlabelled
 from parteq.datasets.errors import DataError
 from parteq.datasets.imagefiles import SUFFIXES, ImageFiles, inside
 
-__all__ = ["SPLIT_NAMES", "FolderDataset", "splits_in_folder"]
+__all__ = ["FolderDataset", "split_of_name", "splits_in_folder"]
 
 log = logging.getLogger(__name__)
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""What folders and tables may call their splits."""
+_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 _OTHER_FORMATS = frozenset((".webp", ".gif", ".jp2", ".j2k", ".heic", ".avif", ".dcm", ".czi", ".nd2"))
+
+
+def split_of_name(name: str) -> str | None:
+    """The split that a folder or a table means by a name, in any case; None for a name of none."""
+    return _SPLIT_NAMES.get(name.casefold())
 
 
 def _folders(path: Path, root: Path) -> list[Path]:
@@ -48,13 +52,13 @@ def _images(path: Path, root: Path) -> list[Path]:
 def _split_folders(root: Path) -> dict[str, Path]:
     """The split folders of ROOT by split; {} where the folders of ROOT are the classes themselves."""
     folders = _folders(root, root.resolve())
-    if any(folder.name.casefold() not in SPLIT_NAMES for folder in folders):
+    named = [(folder, split) for folder in folders if (split := split_of_name(folder.name))]
+    if len(named) < len(folders):
         return {}
     if not any(_folders(folder, root.resolve()) for folder in folders):
         return {}
     splits: dict[str, Path] = {}
-    for folder in folders:
-        split = SPLIT_NAMES[folder.name.casefold()]
+    for folder, split in named:
         if split in splits:
             raise DataError(root, f"both {splits[split].name!r} and {folder.name!r} hold the {split!r} split")
         splits[split] = folder

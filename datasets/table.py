@@ -17,7 +17,7 @@ import numpy as np
 
 from parteq.datasets.base import SPLITS, unlabelled
 from parteq.datasets.errors import DataError
-from parteq.datasets.folder import SPLIT_NAMES
+from parteq.datasets.folder import split_of_name
 from parteq.datasets.imagefiles import ImageFiles, inside
 
 __all__ = ["Table", "TableDataset", "files_of", "splits_in_table"]
@@ -123,9 +123,10 @@ def _splits(table: Table) -> list[str] | None:
         return None
     splits = []
     for row, name in enumerate(table.column("split")):
-        if name.lower() not in SPLIT_NAMES:
+        split = split_of_name(name)
+        if split is None:
             table.refuse(row, f"the split {name!r} is none of train, val and test")
-        splits.append(SPLIT_NAMES[name.lower()])
+        splits.append(split)
     return splits
 
 

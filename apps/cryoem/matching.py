@@ -39,7 +39,7 @@ CONFIDENT_DEGREES = 15.0
 _GRID = 4608  # rotations, some 13° apart
 SEARCH_CYCLES = 9.6
 """Frequencies below as many cycles a box are searched with: a grid as coarse sees no more."""
-_MOVES_A_BOX = 32
+_MOVES_A_BOX = 32  # steps of a shift: a third of the shortest wave that is searched with
 _CUTOFFS = (0.4, 0.5, 0.6, 0.8, 0.8, 1.0, 1.0, 1.0)
 _LARGEST_TURN, _LARGEST_MOVE = math.radians(10), 1.0  # of a step
 
@@ -95,15 +95,13 @@ class Matching:
         few = self.disc.below_cycles(SEARCH_CYCLES)
         white = torch.ones(few, device=samples.device)
         energies = self._energies(transfer, white)
-        lowest = torch.full((len(samples),), torch.inf, device=samples.device)
-        rotation, place = (torch.zeros(len(samples), dtype=torch.long, device=samples.device) for _ in range(2))
         along = torch.arange(-moves, moves + 1, device=samples.device) * (self.disc.box / _MOVES_A_BOX)
         offsets = torch.cartesian_prod(along, along).to(shifts)
-        for number, offset in enumerate(offsets):
-            found = (energies - 2 * self._agreement(samples, transfer, shifts + offset, white)).min(1)
-            better = found.values < lowest
-            lowest = torch.where(better, found.values, lowest)
-            rotation, place = torch.where(better, found.indices, rotation), torch.where(better, number, place)
+        found = [
+            (energies - 2 * self._agreement(samples, transfer, shifts + offset, white)).min(1) for offset in offsets
+        ]
+        place = torch.stack([best.values for best in found]).argmin(0)
+        rotation = torch.stack([best.indices for best in found]).gather(0, place[None])[0]
         return rotation_grid().to(samples.device)[rotation], shifts + offsets[place]
 
     def posterior(

@@ -90,16 +90,14 @@ def classification_metrics(
     if draws > 0 and clusters.max() == 0:
         warnings.warn(f"no intervals: all {len(labels)} samples are of one group", stacklevel=2)
     elif draws > 0:
-        intervals = _intervals(existing, clusters, seed, draws)
+        ends = _intervals(existing, clusters, seed, draws)
+        # A calibration error is larger in draws than in the sample they are drawn from.
+        intervals = {name: (min(low, found[name]), max(high, found[name])) for name, (low, high) in ends.items()}
     values: dict[str, float | int | None] = {"n": len(labels), "temperature": temperature}
     for name in (*scores, *(() if temperature is not None else ("nll_calibrated", "ece_calibrated"))):
         values[name] = found[name] if name in existing else None
         if draws > 0:
-            low, high = intervals.get(name, (None, None))
-            if low is not None and high is not None and (value := found[name]) is not None:
-                # A calibration error is larger in draws than in the sample they are drawn from.
-                low, high = min(low, float(value)), max(high, float(value))
-            values[f"{name}_low"], values[f"{name}_high"] = low, high
+            values[f"{name}_low"], values[f"{name}_high"] = intervals.get(name, (None, None))
     return values
 
 

@@ -13,7 +13,7 @@ from parteq.core.groups import Element, FloatArray, SymmetryGroup
 
 __all__ = ["FixedDensity"]
 
-_ROUNDING = 1e-6
+_ROUNDING = 1e-6  # of the entries of a projection
 
 
 class FixedDensity(Density):

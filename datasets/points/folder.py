@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from parteq.datasets.base import SPLITS
 from parteq.datasets.errors import DataError
-from parteq.datasets.folder import SPLIT_NAMES
+from parteq.datasets.folder import split_of_name
 from parteq.datasets.imagefiles import inside
 from parteq.datasets.points.base import ArrayClouds
 from parteq.datasets.points.meshes import SUFFIXES, load_points
@@ -77,20 +77,20 @@ def _homes(root: Path, anchor: Path) -> Iterator[tuple[str, str | None, Path]]:
     if _are_splits(root, folders):
         for part in folders:
             for home in _folders(part, anchor):
-                yield home.name, SPLIT_NAMES[part.name.casefold()], home
+                yield home.name, split_of_name(part.name), home
         return
     inner = {folder: _folders(folder, anchor) for folder in folders}
     is_split = _are_splits(root, [part for parts in inner.values() for part in parts])
     for folder, parts in inner.items():
         if parts and is_split:
-            yield from ((folder.name, SPLIT_NAMES[part.name.casefold()], part) for part in parts)
+            yield from ((folder.name, split_of_name(part.name), part) for part in parts)
         else:
             yield folder.name, None, folder
 
 
 def _are_splits(root: Path, folders: Sequence[Path]) -> bool:
     """Whether folders are splits of the data. Raises DataError if some are."""
-    named = {folder.name for folder in folders if folder.name.casefold() in SPLIT_NAMES}
+    named = {folder.name for folder in folders if split_of_name(folder.name)}
     others = {folder.name for folder in folders} - named
     if named and others:
         both = ", ".join(sorted(named)), ", ".join(sorted(others)[:3])

@@ -193,7 +193,7 @@ class HDF5Clouds(PointClouds):
             families=facts("families", "bytes"),
             names=None if stems is None else stems.tolist(),
             feature_names=_texts(path, "feature_names") if "features" in names else (),
-            unit="".join(_texts(path, "unit")[:1]) if "unit" in names else "",
+            unit=next(iter(_texts(path, "unit")), "") if "unit" in names else "",
         )
         self.recipes = None if recipes is None else tuple(recipes.tolist())
         self._rows = rows

@@ -104,8 +104,9 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
         # A stream has no folder, so that a mesh cannot name other files to be read.
         try:
             loaded = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False, maintain_order=True)
-        except ValueError as error:
-            if suffix == ".ply" and "unexpected length" in str(error):
+        except ValueError:
+            # Of faces of several sizes; what is damaged is refused there, too.
+            if suffix == ".ply" and b"format ascii" not in content.partition(b"end_header")[0]:
                 return read_polygon_ply(content)
             raise
         if isinstance(loaded, trimesh.Scene):

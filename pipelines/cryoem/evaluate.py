@@ -125,10 +125,9 @@ def match_images(estimate: Particles, truth: Particles) -> pd.DataFrame:
     for whole_path in (True, False):
         tables = [_image_keys(particles, whole_path) for particles in (estimate, truth)]
         rows = tables[1].merge(tables[0], on=["number", "path", "occurrence"], suffixes=("_truth", "_estimate"))
-        if len(rows) and not whole_path:
-            for particles in (estimate, truth):
-                _check_one_folder(particles)
         if len(rows):
+            for particles in () if whole_path else (estimate, truth):
+                _check_one_folder(particles)
             return rows.rename(columns={"row_estimate": "estimate", "row_truth": "truth"})[["estimate", "truth"]]
     raise DataError(estimate.source, f"has no image in common with {truth.source}")
 
