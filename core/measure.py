@@ -25,11 +25,9 @@ errors need no such choice.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache, reduce
-from itertools import accumulate, product
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -37,7 +35,8 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from parteq.core.axis import Axis
-from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
+from parteq.core.energies import Action, Gram, Triple, band_of, broken_energies, distance, energy, errors, gram_of
+from parteq.core.groups import Element, FloatArray, SymmetryGroup
 from parteq.core.layers import PartialLayer
 from parteq.core.subgroups import (
     HIGHEST_ORDER,
@@ -73,9 +72,6 @@ SHARE = 0.25
 TOLERANCE, TOLERANCE_IN_SPACE = 0.02, 0.04
 """Broken energy up to which a layer counts as whole if no subgroup explains what was broken: noise, not a finding.
 Densities on SO(3) and O(3) have more directions for it."""
-
-Triple = tuple[Irrep, Irrep, Irrep]
-Gram = dict[Triple, FloatArray]
 
 _SMALL_ANGLE = 1e-4  # radians; of a symmetric difference in float64
 _HIGHEST_ORDER_IN_SPACE = 6  # of the turns about an axis looked for in SO(3) and O(3)
@@ -119,87 +115,14 @@ def partial_layers(model: nn.Module) -> dict[str, PartialLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PartialLayer)}
 
 
-def _gram(layer: PartialLayer) -> Gram:
-    """Return what measurements need of a kernel: for each triple of irreps (of output, input, filters) Σ k kᵀ.
-
-    The sum is over the copies of the triple, and k flattens the part of the kernel that it acts on. All energies are
-    traces of these small matrices: ⟨K, h·K⟩ = Σ tr((ψ_out ⊗ ψ_in ⊗ ψ_filter)(h) Σ k kᵀ).
-    """
-    kernel = layer.kernel.coefficients().detach().double().cpu()
-    places = [
-        [(irrep, slice(end - irrep.size, end)) for irrep, end in zip(irreps, _ends(irreps), strict=True)]
-        for irreps in layer.kernel.irreps
-    ]
-    gram: Gram = {}
-    for (out, a), (into, b), (filters, s) in product(*places):
-        part = kernel[:, a, :, b, s].permute(0, 2, 1, 3, 4).flatten(2).flatten(0, 1).numpy()
-        gram[out, into, filters] = gram.get((out, into, filters), 0.0) + part.T @ part
-    return gram
-
-
-def _ends(irreps: Sequence[Irrep]) -> list[int]:
-    return list(accumulate(irrep.size for irrep in irreps))
-
-
-def _energy(gram: Gram) -> float:
-    return max(sum(float(np.trace(part)) for part in gram.values()), sys.float_info.min)
-
-
-class _Action:
-    """A sum over elements of a group, Σ w h, as it acts on parts of kernels."""
-
-    def __init__(self, elements: Sequence[Element], weights: FloatArray) -> None:
-        self.elements, self.weights = elements, weights
-        self.values: dict[Irrep, FloatArray] = {}
-
-    def __call__(self, triple: Triple) -> FloatArray:
-        """Return Σ w (ψ_out ⊗ ψ_in ⊗ ψ_filter)(h), a matrix on flattened parts."""
-        for irrep in triple:
-            if irrep not in self.values:
-                self.values[irrep] = np.stack([irrep(h) for h in self.elements])
-        action = self.values[triple[0]]
-        for irrep in triple[1:]:
-            grown = action[:, :, None, :, None] * self.values[irrep][:, None, :, None, :]
-            size = action.shape[1] * irrep.size
-            action = grown.reshape(len(self.elements), size, size)
-        total: FloatArray = np.tensordot(self.weights, action, axes=1)
-        return total
-
-
 def equivariance_errors(layer: PartialLayer, elements: Sequence[Element]) -> list[float]:
     """Return ‖h·K − K‖² / 2‖K‖² for each element."""
-    return _errors(_gram(layer), elements)
-
-
-def _errors(gram: Gram, elements: Sequence[Element]) -> list[float]:
-    return [_distance(gram, _Action([h], np.ones(1))) for h in elements]
+    return errors(gram_of(layer), elements)
 
 
 def broken_energy(layer: PartialLayer, subgroup: Subgroup | None = None) -> float:
     """Return ‖K − P_S K‖² / ‖K‖² for a subgroup S, by default the layer's whole group."""
-    return _broken_energies([_gram(layer)], layer.density.group, subgroup)[0]
-
-
-def _broken_energies(grams: Sequence[Gram], group: SymmetryGroup, subgroup: Subgroup | None) -> list[float]:
-    """Return the same of several layers on one group."""
-    triples = {triple: None for gram in grams for triple in gram}
-    band = _band(grams, group)
-    rules = group.factors(band) if subgroup is None else [subgroup.quadrature(band)]
-    factors = [_Action(elements, weights) for elements, weights in rules]
-    projections = {triple: reduce(np.matmul, [factor(triple) for factor in factors]) for triple in triples}
-    # As P is an orthogonal projection, ‖K − P K‖² = ‖K‖² − ⟨K, P K⟩.
-    return [_distance(gram, projections.__getitem__) for gram in grams]
-
-
-def _band(grams: Sequence[Gram], group: SymmetryGroup) -> int:
-    """Return the highest frequency with which the group acts on kernels."""
-    return max(sum(group.frequency(irrep) for irrep in triple) for gram in grams for triple in gram)
-
-
-def _distance(gram: Gram, action: Callable[[Triple], FloatArray]) -> float:
-    """Return (⟨K, K⟩ − ⟨K, A K⟩) / ⟨K, K⟩, 0 for a kernel that is 0."""
-    left = sum(float(np.trace(part) - np.sum(action(triple) * part)) for triple, part in gram.items())
-    return max(left / _energy(gram), 0.0)
+    return broken_energies([gram_of(layer)], layer.density.group, subgroup)[0]
 
 
 def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
@@ -272,11 +195,11 @@ def measure_degree(model: nn.Module) -> list[LayerDegree]:
 def _measure(layers: Mapping[str, PartialLayer], model: nn.Module) -> list[LayerDegree]:
     """Measure layers on one group, of a model that knows its axis if the group is about one."""
     group = next(iter(layers.values())).density.group
-    grams = [_gram(layer) for layer in layers.values()]
+    grams = [gram_of(layer) for layer in layers.values()]
     axes = _axes(list(layers.values()), grams, model) if group.dimension == 3 else None
     whole, *proper = _candidates(group, grams, axes)
-    broken = {whole.name: _broken_energies(grams, group, None)}
-    broken |= {subgroup.name: _broken_energies(grams, group, subgroup) for subgroup in proper}
+    broken = {whole.name: broken_energies(grams, group, None)}
+    broken |= {subgroup.name: broken_energies(grams, group, subgroup) for subgroup in proper}
     return [
         _layer_degree(
             layer,
@@ -305,8 +228,8 @@ def _layer_degree(
         angles_deg=angles,
         density=density.aligned_values_at(turns) if turns else [],
         density_flipped=density.aligned_values_at(flips) if flips else [],
-        equivariance_error=_errors(gram, turns),
-        equivariance_error_flipped=_errors(gram, flips),
+        equivariance_error=errors(gram, turns),
+        equivariance_error_flipped=errors(gram, flips),
         broken_under=broken_under,
         singular_values=singular_values.tolist() if group.dimension == 3 else [],
         axis=[] if axis is None else axis.tolist(),
@@ -318,7 +241,7 @@ def measure_axis(layers: Sequence[PartialLayer]) -> FloatArray:
 
     Groups about an axis have their own, finite groups of space the axis that their densities peak at.
     """
-    axis: FloatArray = _axes(layers, [_gram(layer) for layer in layers], nn.ModuleList(layers))[0]
+    axis: FloatArray = _axes(layers, [gram_of(layer) for layer in layers], nn.ModuleList(layers))[0]
     return axis
 
 
@@ -336,7 +259,7 @@ def _axes(layers: Sequence[PartialLayer], grams: Sequence[Gram], model: nn.Modul
         for gram in grams:
             for triple, part in gram.items():
                 changes = _derivatives(group, triple)
-                form += np.einsum("aij,jk,bik->ab", changes, part, changes, optimize=True) / _energy(gram)
+                form += np.einsum("aij,jk,bik->ab", changes, part, changes, optimize=True) / energy(gram)
     else:
         for layer in layers:
             mean = layer.density.mean_matrix().detach().double().cpu().numpy()
@@ -352,7 +275,7 @@ def _derivatives(group: SymmetryGroup, triple: Triple) -> FloatArray:
     changes = []
     for axis in np.eye(3):
         turns = Rotation.from_rotvec([-_SMALL_ANGLE * axis, _SMALL_ANGLE * axis]).as_matrix()
-        changes.append(_Action([element_with_matrix(group, turn) for turn in turns], weights)(triple))
+        changes.append(Action([element_with_matrix(group, turn) for turn in turns], weights)(triple))
     return np.stack(changes)
 
 
@@ -377,18 +300,18 @@ def _candidates(group: SymmetryGroup, grams: Sequence[Gram], axes: FloatArray | 
         found += [axial_subgroup(group, axes[0], kind) for kind in kinds]
         for order in range(2, _HIGHEST_ORDER_IN_SPACE + 1):
             turns = [axial_subgroup(group, axis, f"c{order}") for axis in axes]
-            found.append(min(turns, key=lambda each: sum(_broken_energies(grams, group, each))))
+            found.append(min(turns, key=lambda each: sum(broken_energies(grams, group, each))))
     return sorted(found, key=lambda subgroup: subgroup.size, reverse=True)
 
 
 def _flip_angles(group: SymmetryGroup, grams: Sequence[Gram]) -> dict[int, float]:
     """Return for each M the angle, in degrees, of a flip whose D_M leaves most of the kernels alone."""
-    count = 2 * _band(grams, group) + 2
+    count = 2 * band_of(grams, group) + 2
     kept = np.zeros(count)
     for step in range(count):
-        action = _Action([group.rotation(2 * np.pi * step / count, flipped=True)], np.ones(1))
+        action = Action([group.rotation(2 * np.pi * step / count, flipped=True)], np.ones(1))
         matrices = {triple: action(triple) for gram in grams for triple in gram}
-        kept[step] = -sum(_distance(gram, matrices.__getitem__) for gram in grams)
+        kept[step] = -sum(distance(gram, matrices.__getitem__) for gram in grams)
     spectrum, angles = np.fft.rfft(kept), {}
     for order in range(1, HIGHEST_ORDER + 1):
         # Turns of C_M leave the frequencies that M divides.
