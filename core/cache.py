@@ -12,6 +12,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def cached_arrays(key: str, build: Callable[[], dict[str, NDArray[Any]]]) -> dic
     Returns:
         The arrays by name. An unreadable file is rebuilt; an unwritable folder costs speed, never correctness.
     """
-    digest = hashlib.sha256(f"{_LAYOUT}|{key}".encode()).hexdigest()
+    # Irreps are escnn's, and with them the bases of everything.
+    digest = hashlib.sha256(f"{_LAYOUT}|escnn {version('escnn')}|{key}".encode()).hexdigest()
     path = cache_folder() / f"{digest[:40]}.npz"
     if path.exists():
         try:

@@ -63,6 +63,19 @@ class SymmetryGroup:
         """Whether the group acts in space about a distinguished axis."""
         return self.dimension == 3 and not isinstance(self.algebra, _ROTATION_FAMILIES)
 
+    @property
+    def has_inversion(self) -> bool:
+        """Whether x → −x belongs to the group beside rotations about every axis, as in O(3)."""
+        return isinstance(self.algebra, _escnn.O3)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Dimension of the group and number of its connected components; of a finite group 0 and its order."""
+        if not self.continuous:
+            return 0, int(self.algebra.order())
+        dimension = 3 if isinstance(self.algebra, _ROTATION_FAMILIES) else 1
+        return dimension, 2 if self.flip or self.has_inversion else 1
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
         """Pickle and copy by name: groups are singletons."""
         return (plane_group if self.dimension == 2 else space_group), (self.name,)

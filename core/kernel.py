@@ -180,20 +180,21 @@ class PartialKernel(nn.Module):
         drawn[~invariant] = torch.randn(int((~invariant).sum()), *shape, generator=others)
         return drawn.to(self.weight)
 
-    def _mixed_basis(self) -> Tensor:
+    def _mixed_basis(self, density: Tensor | None = None) -> Tensor:
         """Return the basis with λ̂ applied, shape (kinds of tile, D, n): what each weight contributes."""
         if not self.mixing.numel():
             return self.elements
-        coefficients = torch.nn.functional.pad(self.density(), (0, 1)).index_select(0, self.mixing.view(-1))
+        flat = self.density() if density is None else density
+        coefficients = torch.nn.functional.pad(flat, (0, 1)).index_select(0, self.mixing.view(-1))
         return torch.bmm(self.elements, coefficients.view_as(self.mixing))
 
-    def _coordinates(self) -> Tensor:
+    def _coordinates(self, density: Tensor | None = None) -> Tensor:
         """Return P_λ W in irrep coordinates, shape (filters, components out × components in × pairs of fields).
 
         Pairs of fields stay the last axis until the end: then whole rows are moved, and every product is of matrices.
         """
         pairs = self.weight.shape[1:].numel()
-        tiles = self._mixed_basis().index_select(0, self.kinds)
+        tiles = self._mixed_basis(density).index_select(0, self.kinds)
         rows = self.weight.index_select(0, self.row_index).view(len(tiles), tiles.shape[2], pairs)
         columns = torch.bmm(tiles, rows).view(-1, pairs)
         return columns.index_select(0, self.column_index).view(len(self.filters), -1)
@@ -206,10 +207,16 @@ class PartialKernel(nn.Module):
         shape = (-1, len(self.basis_out), len(self.basis_in), *self.weight.shape[1:])
         return self._coordinates().view(shape).permute(3, 1, 4, 2, 0)
 
-    def forward(self) -> Tensor:
-        """Return the kernel, shape (c_out, c_in / groups, points)."""
+    def forward(self, density: Tensor | None = None) -> Tensor:
+        """Return the kernel, shape (c_out, c_in / groups, points).
+
+        Args:
+            density: λ̂ to use instead of that of the kernel's own density, flat, as :class:`Density` returns it. Where
+                λ differs from input to input, ``torch.vmap(kernel)`` over rows of λ̂ makes a kernel for each. What is
+                fixed takes no other: its basis holds the vectors left alone and nothing else.
+        """
         outs, ins = len(self.basis_out), len(self.basis_in)
-        tensor = self._coordinates().T @ self.sampled_filters()
+        tensor = self._coordinates(density).T @ self.sampled_filters()
         tensor = self.basis_out @ tensor.view(outs, -1)
         tensor = torch.bmm(self.basis_in.expand(outs, -1, -1), tensor.view(outs, ins, -1))
         tensor = tensor.view(outs, ins, *self.weight.shape[1:], -1).permute(2, 0, 3, 1, 4)

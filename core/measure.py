@@ -44,6 +44,7 @@ from parteq.core.subgroups import (
     axial_subgroup,
     dihedral_subgroup,
     element_with_matrix,
+    kind_of,
     subgroups,
 )
 
@@ -153,15 +154,10 @@ def nearest_subgroup(broken_under: Sequence[dict[str, float]]) -> str:
             tolerance = TOLERANCE_IN_SPACE if whole in ("SO(3)", "O(3)") else TOLERANCE
             return smaller[-1] if kept == whole and worst[whole] > tolerance else kept
         # Of subgroups that differ only in where their mirrors or axes are, the one that leaves least unexplained.
-        alike = [name for name in explaining if _kind(name) == _kind(explaining[0])]
+        alike = [name for name in explaining if kind_of(name) == kind_of(explaining[0])]
         kept = min(alike, key=lambda name: total[name])
         smaller = smaller[smaller.index(kept) + 1 :]
     return kept
-
-
-def _kind(name: str) -> str:
-    """Return what a subgroup is, without where its mirrors or its axis are."""
-    return name.split(" (")[0].split(" about ")[0]
 
 
 def measure_layer(layer: PartialLayer, name: str = "") -> LayerDegree:
@@ -290,13 +286,13 @@ def _candidates(group: SymmetryGroup, grams: Sequence[Gram], axes: FloatArray | 
     found = subgroups(group)
     if not group.continuous:
         return found
+    # Those with a place are looked for where they stand in these layers.
+    found = [subgroup for subgroup in found if not subgroup.place]
     if group.flip:
-        found = [subgroup for subgroup in found if subgroup.name[0] != "D"]
         found += [dihedral_subgroup(group, order, angle) for order, angle in _flip_angles(group, grams).items()]
     elif group.dimension == 3 and not group.about_axis:
         assert axes is not None
-        found = [subgroup for subgroup in found if " about " not in subgroup.name]
-        kinds = ["o2", "so2"] if group.name == "SO(3)" else ["o2", "cone", "so2"]
+        kinds = ["o2", "cone", "so2"] if group.has_inversion else ["o2", "so2"]
         found += [axial_subgroup(group, axes[0], kind) for kind in kinds]
         for order in range(2, _HIGHEST_ORDER_IN_SPACE + 1):
             turns = [axial_subgroup(group, axis, f"c{order}") for axis in axes]

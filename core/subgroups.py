@@ -12,6 +12,7 @@ so a D_M is known by the angle of one line, axis or plane, modulo 180°/M.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,6 +30,7 @@ __all__ = [
     "axial_subgroup",
     "dihedral_subgroup",
     "element_with_matrix",
+    "kind_of",
     "subgroups",
 ]
 
@@ -44,13 +46,29 @@ _OFFSET_STEP_IN_DEGREES = 15.0  # between the mirrors at which subgroups of O(2)
 class Subgroup:
     """A subgroup K of a group H, with its Haar integral as elements of H."""
 
-    name: str
-    """As a report would say it: ``"C2"``, ``"D1 (mirror line at 45°)"``, ``"identity only"``."""
+    kind: str
+    """What it is, wherever it is: ``"C2"``, ``"D1"``, ``"identity only"``."""
     size: tuple[int, int]
     """Dimension and number of connected components (of a finite group: 0 and its order). Larger subgroups compare
     as larger."""
     quadrature: Callable[[int], Quadrature] = field(repr=False)
     """Maps a band to elements and weights (summing to 1) whose average over K is exact for irreps of H up to it."""
+    place: str = ""
+    """Where its mirrors or its axis are, if there are others of its kind: ``"(mirror line at 45°)"``, ``"about z"``."""
+
+    @property
+    def name(self) -> str:
+        """Kind and place, as a report would say it: ``"C2"``, ``"D1 (mirror line at 45°)"``."""
+        return f"{self.kind} {self.place}".rstrip()
+
+
+def kind_of(name: str) -> str:
+    """Return what the subgroup of a name is, without its place.
+
+    >>> kind_of("D1 (mirror line at 45°)"), kind_of("SO(2) about z"), kind_of("identity only")
+    ('D1', 'SO(2)', 'identity only')
+    """
+    return re.split(r" (?=\(|about )", name)[0]
 
 
 def subgroups(group: SymmetryGroup) -> list[Subgroup]:
@@ -67,7 +85,7 @@ def subgroups(group: SymmetryGroup) -> list[Subgroup]:
         found = _of_rotations(group)
     else:
         found = _about_axis(group)
-    whole = Subgroup(group.name, _size(group), group.quadrature)
+    whole = Subgroup(group.name, group.size, group.quadrature)
     identity = Subgroup("identity only", (0, 1), _at_every_band(([group.algebra.identity], np.ones(1))))
     between = [subgroup for subgroup in found if identity.size < subgroup.size < whole.size]
     between.sort(key=lambda subgroup: subgroup.size, reverse=True)
@@ -102,14 +120,7 @@ def axial_subgroup(group: SymmetryGroup, axis: Sequence[float] | FloatArray, kin
     if model.continuous and not group.continuous:
         raise ValueError(f"{group} is finite and holds no {model.name}")
     quadrature(0)  # so that a missing element is reported here
-    return Subgroup(f"{model.name} about {_axis_name(direction / length)}", _size(model), quadrature)
-
-
-def _size(group: SymmetryGroup) -> tuple[int, int]:
-    if not group.continuous:
-        return 0, int(group.algebra.order())
-    names = {"SO(2)": (1, 1), "O(2)": (1, 2), "cone": (1, 2), "SO(3)": (3, 1), "O(3)": (3, 2)}
-    return names[group.name]
+    return Subgroup(model.name, model.size, quadrature, f"about {_axis_name(direction / length)}")
 
 
 def _about_axis(group: SymmetryGroup) -> list[Subgroup]:
@@ -142,7 +153,7 @@ def dihedral_subgroup(group: SymmetryGroup, order: int, angle: float) -> Subgrou
         ValueError: ``group`` does not contain it.
     """
     rule = _dihedral(group, order, angle)
-    return Subgroup(f"D{order} ({_flips_name(group, order, angle)})", (0, 2 * order), _at_every_band(rule))
+    return Subgroup(f"D{order}", (0, 2 * order), _at_every_band(rule), f"({_flips_name(group, order, angle)})")
 
 
 def _turns(group: SymmetryGroup, order: int) -> Quadrature:
@@ -178,7 +189,7 @@ def _of_rotations(group: SymmetryGroup) -> list[Subgroup]:
     if not group.continuous:
         return _finite_rotations(group)
     found = [axial_subgroup(group, (0.0, 0.0, 1.0), "so2")]
-    if group.name == "O(3)":
+    if group.has_inversion:
         rotations = space_group("so3")
 
         def proper(band: int) -> Quadrature:
@@ -186,7 +197,7 @@ def _of_rotations(group: SymmetryGroup) -> list[Subgroup]:
             return [element_with_matrix(group, rotations.matrix(h)) for h in elements], weights
 
         pair = [group.algebra.identity, group.algebra.inversion]
-        found.append(Subgroup("SO(3)", (3, 1), proper))
+        found.append(Subgroup(rotations.name, rotations.size, proper))
         found.append(Subgroup("inversion", (0, 2), _at_every_band((pair, np.full(2, 0.5)))))
     return found
 
@@ -204,7 +215,8 @@ def _finite_rotations(group: SymmetryGroup) -> list[Subgroup]:
     found = []
     for members in sorted(generated, key=sorted):
         rule = [elements[i] for i in members], np.full(len(members), 1.0 / len(members))
-        found.append(Subgroup(_rotations_name(matrices[list(members)]), (0, len(members)), _at_every_band(rule)))
+        kind, place = _rotations_name(matrices[list(members)])
+        found.append(Subgroup(kind, (0, len(members)), _at_every_band(rule), place))
     return found
 
 
@@ -216,8 +228,8 @@ def _closure(table: NDArray[np.int64], members: Sequence[int]) -> tuple[int, ...
     return tuple(found.tolist())
 
 
-def _rotations_name(matrices: FloatArray) -> str:
-    """Return the name of a finite group of rotations, other than the octahedral and the icosahedral one."""
+def _rotations_name(matrices: FloatArray) -> tuple[str, str]:
+    """Return kind and place of a finite group of rotations, other than the octahedral and the icosahedral one."""
     turns: dict[str, int] = {}  # by axis, how many elements share it
     for matrix in matrices:
         values, vectors = np.linalg.eigh(matrix + matrix.T)
@@ -228,12 +240,12 @@ def _rotations_name(matrices: FloatArray) -> str:
     order = max(turns.values(), default=1)
     principal = min(axis for axis in turns if turns[axis] == order) if turns else "z"
     if order == len(matrices):
-        return f"C{order} about {principal}"
+        return f"C{order}", f"about {principal}"
     if 2 < order == len(matrices) // 2:
-        return f"D{order} about {principal}"
+        return f"D{order}", f"about {principal}"
     halves = sorted(axis for axis in turns if turns[axis] == 2)
     kind = "D2" if order == 2 else "T"
-    return f"{kind} (half turns about {halves[0]} and {halves[1]})" if len(halves) > 1 else kind
+    return kind, f"(half turns about {halves[0]} and {halves[1]})" if len(halves) > 1 else ""
 
 
 def _axis_name(axis: FloatArray) -> str:
@@ -258,7 +270,7 @@ def element_with_matrix(group: SymmetryGroup, matrix: FloatArray) -> Element:
         ValueError: there is none.
     """
     parity = float(np.sign(np.linalg.det(matrix)))
-    if group.name == "O(3)":
+    if group.has_inversion:
         return group.algebra.element((int(parity < 0), parity * matrix), "MAT")
     if group.continuous and parity > 0:
         return group.algebra.element(matrix, "MAT")

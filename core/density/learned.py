@@ -20,6 +20,12 @@ _ROUNDING = 1e-3  # of a singular value near 0, where it has no slope
 
 
 @lru_cache(maxsize=64)
+def _factors(group: SymmetryGroup, band: int) -> list[tuple[list[Element], FloatArray]]:
+    """Return the factors of a Haar integral; those who ask for one point of it after the other get the same ones."""
+    return group.factors(band)
+
+
+@lru_cache(maxsize=64)
 def _irreps_on_quadrature(group: SymmetryGroup, band: int, quadrature_band: int) -> tuple[FloatArray, FloatArray]:
     """Return the weights of a Haar quadrature and the flattened irreps on it, shapes (points,) and (points, Σ d²)."""
     values, weights = group.irreps_on_quadrature(group.irreps(band), quadrature_band)
@@ -57,7 +63,7 @@ class LearnedDensity(Density):
 
     def element(self, index: int) -> Element:
         """Return the group element at one point of the quadrature."""
-        rule = self.group.factors(self.quadrature_band)
+        rule = _factors(self.group, self.quadrature_band)
         places = np.unravel_index(index, [len(elements) for elements, _ in rule])
         product = rule[0][0][places[0]]
         for (elements, _), place in zip(rule[1:], places[1:], strict=True):

@@ -242,6 +242,18 @@ def test_a_sampled_kernel_is_its_coefficients_times_the_filters(group: SymmetryG
         np.testing.assert_allclose(block.numpy(), expected, atol=1e-9)
 
 
+def test_every_input_can_have_a_density_of_its_own(group: SymmetryGroup, rng: torch.Generator) -> None:
+    field = FieldType(each_irrep_once(group, 1), 2)
+    densities = [make_density(group, "softmax", 1) for _ in range(3)]
+    for density in densities:
+        randomise(density, rng)
+    kernel = PartialKernel(field, field, ring_filters(group, (0.0, 1.0), (0, 2)).bank, densities[0])
+    kernels = torch.vmap(kernel)(torch.stack([density() for density in densities]))
+    for mine, density in zip(kernels, densities, strict=True):
+        kernel.density = density
+        torch.testing.assert_close(mine, kernel())
+
+
 def test_change_of_basis_of_the_fields_is_applied(rng: torch.Generator) -> None:
     """Regular fields and their irreps give the same kernel up to the fields' change of basis."""
     group = plane_group("d4")
