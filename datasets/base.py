@@ -12,7 +12,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ _MAX_CLASSES = 10_000
 # A fingerprint covers every pixel up to this many bytes; above, evenly spaced images of that size in all.
 _FINGERPRINT_BYTES = 2**28
 _BATCH_BYTES = 2**24
+_DIGESTS = 20_000
 
 
 def check_labels(labels: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[np.int64]:
@@ -201,13 +202,29 @@ class ImageDataset(Dataset[tuple[Tensor, int]], ABC):
         groups = None if self.groups is None else self.groups.tolist()
         digest.update(repr((len(self), self.channels, self.spatial, self.classes, groups)).encode())
         digest.update(self.labels.astype("<i8").tobytes())
+        for part in self._spread():
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
+    def digests(self) -> set[str]:
+        """What tells images from one another, to find those that another set holds as well: of each the first 12
+        characters of SHA-256 (hex) over its pixels.
+
+        Images of one colour all over are left out, for such are in many sets. Of more than 20,000 images, or more than
+        256 MiB of pixels, so many that are evenly spaced.
+        """
+        parts = self._spread(_DIGESTS)
+        images = (image for part in parts for image in part if image.min() < image.max())
+        return {hashlib.sha256(image.tobytes()).hexdigest()[:12] for image in images}
+
+    def _spread(self, most: int | None = None) -> Iterator[NDArray[Any]]:
+        """Evenly spaced images, as many as a fingerprint covers and at most so many, some at a time."""
         image_bytes = self.channels * int(np.prod(self.spatial))
-        count = min(len(self), max(1, _FINGERPRINT_BYTES // image_bytes))
+        count = min(len(self), most or len(self), max(1, _FINGERPRINT_BYTES // image_bytes))
         rows = self._rows[np.linspace(0, len(self) - 1, count).round().astype(np.int64)]
         step = max(1, _BATCH_BYTES // image_bytes)
         for start in range(0, count, step):
-            digest.update(self._read(rows[start : start + step]).numpy().tobytes())
-        return digest.hexdigest()
+            yield self._read(rows[start : start + step]).numpy()
 
 
 class ArrayDataset(ImageDataset):

@@ -37,6 +37,7 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"))
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _GREY, _DEEP_GREY, _COLOUR = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L"), ("RGB", "RGBA", "P", "PA")
 _MAX_PIXELS = 2**26
+_BITS = 258  # the tag of a TIFF file that tells the bits of each channel
 _LOOKED_AT = 64  # images, to know how many of 16 bits are used
 
 
@@ -82,6 +83,8 @@ def _inspect(path: Path) -> tuple[tuple[int, int], bool]:
             raise DataError(path, f"is a {image.mode} image: save grey (8 or 16 bits) or RGB")
         if getattr(image, "n_frames", 1) > 1:
             raise DataError(path, "holds several pages")
+        if 16 in getattr(image, "tag_v2", {}).get(_BITS, ()) and not _is_deep(image):
+            raise DataError(path, "holds each channel by itself, in 16 bits: save whole pixels, one behind the other")
         return (height, width), image.mode in _COLOUR
 
 
@@ -118,10 +121,17 @@ def _check_depth(source: str | os.PathLike[str], files: Sequence[Path]) -> None:
     brightest = []
     for number in np.unique(np.linspace(0, len(files) - 1, _LOOKED_AT).astype(int)):
         with _opened(files[number]) as image:
-            if image.mode not in _DEEP_GREY:
-                return
-            brightest.append(np.asarray(image).astype(np.uint16).max())
-    check_range(np.array(brightest), source)
+            if image.mode in _DEEP_GREY:
+                brightest.append(int(np.asarray(image).astype(np.uint16).max()))
+            elif _is_deep(image):
+                # Pillow gives the higher byte of each number, and drops the lower one.
+                brightest.append(int(np.asarray(image.convert("RGB")).max()) * 256 + 255)
+    check_range(np.array(brightest, np.uint16), source)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the file of an image has 16 bits a number."""
+    return any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
 
 
 def _bad_files(files: Sequence[Path]) -> dict[Path, str]:
@@ -142,7 +152,7 @@ def _bad_files(files: Sequence[Path]) -> dict[Path, str]:
 
 
 class ImageFiles(ImageDataset):
-    """Images of one size, a file each. All are read as colour if any is; 16-bit grey is scaled from 0…65535.
+    """Images of one size, a file each. All are read as colour if any is; 16 bits are scaled from 0…65535.
 
     Args:
         source: the folder or table they are from, named in errors.

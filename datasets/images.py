@@ -10,8 +10,8 @@ from parteq.datasets.folder import FolderDataset, splits_in_folder
 from parteq.datasets.kaggle import KagglePCamDataset, is_kaggle_pcam
 from parteq.datasets.npz import read_npz, splits_in_npz
 from parteq.datasets.pcam import PCamDataset, splits_in_pcam
+from parteq.datasets.regions import HALVES, half_of
 from parteq.datasets.table import TableDataset, splits_in_table
-from parteq.datasets.tiles import HALVES, half_of
 
 __all__ = ["ArrayDataset", "ImageDataset", "available_splits", "open_images"]
 

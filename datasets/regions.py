@@ -1,4 +1,4 @@
-"""Which tiles lie together: groups made from file names that bear a slide and the tile's place on it.
+"""Which tiles lie together: groups and halves, from file names that bear a slide and the tile's place on it.
 
 Neighbouring tiles look alike, so tiles held out at random tell how well a network knows the slide that it was trained
 on, not the next one. Where nothing better is known, whole slides are kept together, or of one slide whole regions.
@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from parteq.datasets.base import ImageDataset
+from parteq.datasets.errors import DataError
 from parteq.datasets.tiles import tile_places
 
-__all__ = ["spatial_groups"]
+__all__ = ["HALVES", "half_of", "spatial_groups"]
+
+HALVES = {"left": (0, False), "right": (0, True), "top": (1, False), "bottom": (1, True)}
+"""For each half of a slide, the coordinate that decides, and whether its greater values are inside."""
 
 # Of one slide: so many strips along its longer side, each cut into so many regions.
 _STRIPS, _REGIONS = 4, 3
@@ -38,6 +43,35 @@ def spatial_groups(names: Sequence[str], labels: ArrayLike) -> NDArray[np.str_] 
     if all(len(np.unique(slides[labels == label])) > 1 for label in np.unique(labels)):
         return slides
     return _regions(positions, prefix=f"{slides[0]} " if len(np.unique(slides)) == 1 else "")
+
+
+def half_of(tiles: ImageDataset, half: str) -> ImageDataset:
+    """The tiles in a half of their slide, parted at the median of x or of y; what reaches into both is in neither.
+
+    Regions that are groups are those of the half, so that no region is in two halves.
+
+    Args:
+        tiles: with names.
+        half: one of `HALVES`.
+
+    Raises:
+        DataError: the names bear no x and y, or no tile is in that half.
+    """
+    names = tiles.names or ()
+    places = tile_places(names)
+    if places is None:
+        raise DataError(tiles.source, f"has no {half} half: not all names of its images bear x and y")
+    axis, greater = HALVES[half]
+    starts, length = places[1][:, axis], tiles.spatial[1 - axis]
+    border = starts[starts >= np.median(starts)].min()
+    inside = starts >= border if greater else starts + length <= border
+    if not inside.any():
+        raise DataError(tiles.source, f"has no {half} half: all tiles lie in a line")
+    part = tiles.subset(inside)
+    by_place = spatial_groups(names, tiles.labels)
+    if tiles.groups is not None and by_place is not None and np.array_equal(tiles.groups, by_place):
+        part.groups = spatial_groups(part.names or (), part.labels)
+    return part
 
 
 def _regions(positions: NDArray[np.int64], prefix: str) -> NDArray[np.str_]:

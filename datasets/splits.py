@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["check_apart", "check_no_leakage", "check_one_release", "grouped_split", "stratified_subset"]
+__all__ = [
+    "check_apart",
+    "check_no_leakage",
+    "check_one_release",
+    "group_names",
+    "grouped_split",
+    "stratified_subset",
+]
 
 # Group splits are tried in this many random orders, fewer where there are many groups: then any order does well.
 _ORDERS, _GROUP_BUDGET = 16, 20_000
+_COUNT = re.compile(r"-?[0-9]{1,4}")  # a group named so was counted rather than named
 
 
 def _quotas(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -139,8 +148,26 @@ def check_apart(data: str, val: str) -> None:
         raise DataError(val, "is what is trained on: leave --val out, and a part is held out")
 
 
+def group_names(groups: ArrayLike, *, alike: bool) -> set[str]:
+    """The names by which groups are found again in another set.
+
+    Two sets that each count their patients from 1 share numbers and no patient. So a number of up to four digits is a
+    name only where the two sets are alike: of one file, or of the same classes and size, as parts of one set are.
+
+    Args:
+        groups: integers or strings, any number of them.
+        alike: whether the two sets are.
+    """
+    names = {str(name) for name in np.unique(np.asarray(groups)).tolist()}
+    return {name for name in names if alike or not _COUNT.fullmatch(name)}
+
+
 def check_no_leakage(
-    groups_a: ArrayLike | None, groups_b: ArrayLike | None, source: str | os.PathLike[str] = "groups"
+    groups_a: ArrayLike | None,
+    groups_b: ArrayLike | None,
+    source: str | os.PathLike[str] = "groups",
+    *,
+    alike: bool = True,
 ) -> None:
     """Make sure that no group is in both sets. Nothing can be said, and nothing is, where either is None.
 
@@ -148,16 +175,23 @@ def check_no_leakage(
         groups_a: groups of the training images, any number.
         groups_b: groups of the held-out images.
         source: the file named in the error.
+        alike: whether the two sets are, see `group_names`.
 
     Raises:
         DataError: groups that are in both, a few of them by name.
     """
     if groups_a is None or groups_b is None:
         return
-    shared = np.intersect1d(np.asarray(groups_a), np.asarray(groups_b))
-    if len(shared):
-        names = ", ".join(str(name) for name in shared[:5]) + (", …" if len(shared) > 5 else "")
-        raise DataError(source, f"{len(shared)} groups are in both training and held-out images: {names}")
+    shared = sorted(group_names(groups_a, alike=alike) & group_names(groups_b, alike=alike), key=_numbers_first)
+    if shared:
+        names = ", ".join(shared[:5]) + (", …" if len(shared) > 5 else "")
+        reason = f"{len(shared)} groups are in both training and held-out images: {names}"
+        raise DataError(source, f"{reason}; if they are not the same, give them names that differ")
+
+
+def _numbers_first(name: str) -> tuple[bool, int, str]:
+    """To sort names by, numbers by size."""
+    return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
 
 
 def check_one_release(trained_on: str | None, held_out: str | None, source: str | os.PathLike[str]) -> None:

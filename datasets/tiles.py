@@ -13,15 +13,9 @@ from pathlib import PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from parteq.datasets.base import ImageDataset
-from parteq.datasets.errors import DataError
-
-__all__ = ["HALVES", "half_of", "tile_places"]
+__all__ = ["slides_of", "tile_places"]
 
 _PLACE = re.compile(r"(?P<slide>.*?)(?:^|[_\-. ])x[_=]?(?P<x>[0-9]{1,9})[_\-. ]*y[_=]?(?P<y>[0-9]{1,9})", re.IGNORECASE)
-
-HALVES = {"left": (0, False), "right": (0, True), "top": (1, False), "bottom": (1, True)}
-"""For each half of a slide, the coordinate that decides, and whether its greater values are inside."""
 
 
 def tile_places(names: Sequence[str]) -> tuple[list[str], NDArray[np.int64]] | None:
@@ -40,22 +34,7 @@ def tile_places(names: Sequence[str]) -> tuple[list[str], NDArray[np.int64]] | N
     return [place["slide"] for place in places], np.array([(int(place["x"]), int(place["y"])) for place in places])
 
 
-def half_of(tiles: ImageDataset, half: str) -> ImageDataset:
-    """The tiles in a half of their slide, parted at the median of x or of y.
-
-    Args:
-        tiles: with names.
-        half: one of `HALVES`.
-
-    Raises:
-        DataError: the names bear no x and y, or no tile is in that half.
-    """
-    places = tile_places(tiles.names or ())
-    if places is None:
-        raise DataError(tiles.source, f"has no {half} half: not all names of its images bear x and y")
-    axis, greater = HALVES[half]
-    values = places[1][:, axis]
-    inside = (values >= np.median(values)) == greater
-    if not inside.any():
-        raise DataError(tiles.source, f"has no {half} half: all tiles lie in a line")
-    return tiles.subset(inside)
+def slides_of(names: Sequence[str]) -> set[str]:
+    """The slides that tiles are of, as far as their names tell."""
+    places = tile_places(names)
+    return set() if places is None else set(places[0]) - {""}

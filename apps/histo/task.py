@@ -91,8 +91,16 @@ def open_for_training(
     validation = match(validation, training.classes, training.channels, len(training.spatial))
     _say_what_is_missing(training, validation)
     check_one_release(training.release, validation.release, validation.source)
-    check_no_leakage(training.groups, validation.groups, validation.source)
+    _check_leakage(training, validation)
     return _in_memory(training), _in_memory(validation)
+
+
+def _check_leakage(training: ImageDataset, validation: ImageDataset) -> None:
+    """Refuses groups that are trained and validated on, and warns of images that are. Raises DataError."""
+    alike = training.source.resolve() == validation.source.resolve() or training.spatial == validation.spatial
+    check_no_leakage(training.groups, validation.groups, validation.source, alike=alike)
+    if copies := len(training.digests() & validation.digests()):
+        log.warning("%s: %d of the images to validate on are trained on as well", validation.source, copies)
 
 
 def _say_what_is_missing(training: ImageDataset, validation: ImageDataset) -> None:

@@ -50,8 +50,11 @@ class Heatmap(Picturing):
     def run(self) -> dict[str, Any]:
         """Maps the slide; where tiles are in class folders, the AUC is among the results."""
         from parteq.apps.histo.heatmap import heat_map
+        from parteq.datasets.images import available_splits
         from parteq.pipelines.figures import png
         from parteq.pipelines.overlays import class_colours, heat_figure
+        from parteq.pipelines.provenance import warn_of_known, warn_of_known_slide
+        from parteq.pipelines.run import Run
 
         began = time.monotonic()
         self._check()
@@ -60,7 +63,11 @@ class Heatmap(Picturing):
         classes = about["classes"]
         chosen = self.number(classes)
         number = len(classes) - 1 if chosen is None else chosen
-        tiling = self._tiling(about)
+        tiling, seen = self._tiling(about), Run.open(self.run_path).data
+        if self._is_slide():
+            warn_of_known_slide(seen, Path(self.slide))
+        else:
+            warn_of_known(seen, tiling.tiles, tiling.tiles.groups, divided=bool(available_splits(self.slide)))
         heat = heat_map(model, tiling, classes, device, progress=not self.quiet)
         auc = heat.auc(number)
         picture = png(heat_figure(heat, number, auc, Path(self.slide).name))
@@ -87,6 +94,10 @@ class Heatmap(Picturing):
             if value is not None and not 0 < value < math.inf:
                 raise DataError(f"--{name.replace('_', '-')} {value}", "must be positive")
 
+    def _is_slide(self) -> bool:
+        """Whether a slide in one file is mapped, and not a folder of tiles."""
+        return Path(self.slide).is_file()
+
     def _tiling(self, about: dict[str, Any]) -> Tiling:
         """The tiles to map, of a slide or in a folder."""
         from parteq.apps.histo.task import match, open_for_evaluation
@@ -94,7 +105,7 @@ class Heatmap(Picturing):
         from parteq.datasets.tiling import tile_folder, tile_slide
 
         channels, dimensions = about["model"].get("in_chans", 3), len(about["spatial"])
-        if not Path(self.slide).is_file():
+        if not self._is_slide():
             tiles = open_for_evaluation(self.slide, "test", labelled=False, skip_bad=self.skip_bad)
             tiling = tile_folder(match(tiles, None, channels, dimensions))
             for name in ("mpp", "slide_mpp", "stride", "all_tiles"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -307,3 +308,48 @@ def test_sixteen_bits_that_are_not_used(tmp_path: Path) -> None:
         FolderDataset(tmp_path)
     Image.fromarray(np.full((4, 4), 60000, np.uint16)).save(tmp_path / "b" / "1.png")
     assert len(FolderDataset(tmp_path)) == 2
+
+
+def save_deep(path: Path, pixels: np.ndarray) -> None:
+    """A PNG file of uint16 [H, W, C], C of 2, 3 or 4, which Pillow does not write."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels.astype(">u2"))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_of_colour(tmp_path: Path, channels: int) -> None:
+    """Those of a camera of 12 bits would be crushed to 16 levels."""
+    pixels = np.full((4, 4, channels), 65535, np.uint16)
+    colours = {2: 1, 3: 3, 4: 3}[channels]
+    pixels[..., :colours] = 0
+    for brightest, levels in ((4095, None), (65535, 255)):
+        pixels[0, 0, :colours] = brightest
+        for name in "ab":
+            save_deep(tmp_path / name / "1.png", pixels)
+        if levels is None:
+            with pytest.raises(DataError, match="16-bit pixels reach only 4095 of 65535"):
+                FolderDataset(tmp_path)
+        else:
+            assert FolderDataset(tmp_path).tensors()[0].max() == levels
+
+
+def test_sixteen_bits_among_eight(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png")
+    save_deep(tmp_path / "b" / "1.png", np.full((6, 8, 3), 4095, np.uint16))
+    assert "16-bit pixels reach only 4095 of 65535" in refusal(tmp_path)
+
+
+def test_sixteen_bits_in_planes(tmp_path: Path) -> None:
+    """Pillow would take the first half of the red plane for all three colours."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        planes = np.full((3, 6, 8), 60000, np.uint16)
+        tifffile.imwrite(tmp_path / name / "1.tif", planes, photometric="rgb", planarconfig="separate")
+    assert "holds each channel by itself, in 16 bits" in refusal(tmp_path)

@@ -1,4 +1,4 @@
-"""Groups from file names that bear x and y: slides where there are several, else regions of the one."""
+"""Groups and halves from file names that bear x and y: slides where there are several, else regions of the one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parteq.datasets.base import ArrayDataset
+from parteq.datasets.errors import DataError
 from parteq.datasets.images import open_images
-from parteq.datasets.regions import spatial_groups
-from parteq.datasets.splits import grouped_split
+from parteq.datasets.regions import HALVES, half_of, spatial_groups
+from parteq.datasets.splits import check_no_leakage, grouped_split
+from parteq.datasets.tiles import tile_places
 
 
 def grid(side: int, slide: str = "s1", suffix: str = "") -> list[str]:
@@ -57,3 +60,48 @@ def test_folders_of_tiles(tmp_path: Path) -> None:
     assert not set(data.groups[train]) & set(data.groups[held_out])
     assert len(set(data.labels[held_out])) == 2
     assert open_images(str(tmp_path), labelled=False).groups is not None
+
+
+def test_halves() -> None:
+    names = [f"s_x{10 * x}_y{7 * y}.png" for x in range(5) for y in range(4)]
+    tiles = ArrayDataset(np.zeros((20, 1, 2, 2), np.uint8), np.zeros(20, int), names=names)
+    for one, other, axis in (("left", "right", 0), ("top", "bottom", 1)):
+        parts = [half_of(tiles, half) for half in (one, other)]
+        assert sorted([*(parts[0].names or ()), *(parts[1].names or ())]) == sorted(names)
+        places = [tile_places(part.names or ()) for part in parts]
+        assert max(places[0][1][:, axis]) < min(places[1][1][:, axis])  # type: ignore[index]
+    with pytest.raises(DataError, match="no left half: all tiles lie in a line"):
+        half_of(tiles.subset(range(4)), "left")
+    bare = ArrayDataset(np.zeros((2, 1, 2, 2), np.uint8), [0, 1])
+    with pytest.raises(DataError, match="not all names of its images bear x and y"):
+        half_of(bare, "top")
+
+
+def test_halves_share_no_region() -> None:
+    names = grid(9)
+    labels = np.arange(81) % 2
+    tiles = ArrayDataset(np.zeros((81, 1, 2, 2), np.uint8), labels, names=names, groups=spatial_groups(names, labels))
+    parts = {half: half_of(tiles, half) for half in HALVES}
+    check_no_leakage(parts["left"].groups, parts["right"].groups)
+    check_no_leakage(parts["top"].groups, parts["bottom"].groups)
+    # What a table says of patients is not touched.
+    patients = ArrayDataset(np.zeros((81, 1, 2, 2), np.uint8), labels, names=names, groups=np.arange(81))
+    assert set(half_of(patients, "top").groups.tolist()) <= set(range(81))  # type: ignore[union-attr]
+
+
+def test_overlapping_tiles_at_the_border_are_in_neither_half() -> None:
+    names = [f"s_x{25 * x}_y0.png" for x in range(8)]
+    tiles = ArrayDataset(np.zeros((8, 1, 50, 50), np.uint8), np.zeros(8, int), names=names)
+    left, right = half_of(tiles, "left"), half_of(tiles, "right")
+    assert left.names == tuple(names[:3])
+    assert right.names == tuple(names[4:])
+
+
+@pytest.mark.realdata
+def test_a_real_slide_in_halves(shared_data: Path) -> None:
+    tiles = open_images(str(shared_data / "histo" / "idc_14082"))
+    left, right = half_of(tiles, "left"), open_images(f"right:{shared_data / 'histo' / 'idc_14082'}")
+    assert (len(left), len(right)) == (227, 251)
+    assert set(left.labels) == set(right.labels) == {0, 1}
+    for one, other in (("left", "right"), ("top", "bottom")):
+        check_no_leakage(half_of(tiles, one).groups, half_of(tiles, other).groups)

@@ -113,8 +113,19 @@ def test_leakage(first: list[int], second: list[int]) -> None:
 
 
 def test_leakage_names_groups() -> None:
-    with pytest.raises(DataError, match=r"p1, p2$"):
+    with pytest.raises(DataError, match=r"held-out images: p1, p2; if they are not the same"):
         check_no_leakage(["p1", "p2", "p3"], ["p2", "p1"])
+    with pytest.raises(DataError, match="held-out images: 9, 10;"):
+        check_no_leakage([10, 9, 8], ["9", "10"])
+
+
+def test_numbers_are_names_only_between_sets_that_are_alike() -> None:
+    """Two sets that count their patients from 1 share no patient; two that name them alike do."""
+    check_no_leakage([1, 2, 12], [12, 13], alike=False)
+    check_no_leakage(["7", "-1"], [7, -1], alike=False)
+    for shared in ("p12", "20481234"):
+        with pytest.raises(DataError, match="1 groups are in both"):
+            check_no_leakage([shared, "1"], ["1", shared], alike=False)
 
 
 @given(LABELS, SEEDS)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
-from parteq.datasets.base import ArrayDataset
-from parteq.datasets.errors import DataError
-from parteq.datasets.images import open_images
-from parteq.datasets.tiles import half_of, tile_places
+from parteq.datasets.tiles import slides_of, tile_places
 
 
 @pytest.mark.parametrize(
@@ -37,24 +31,6 @@ def test_names_without_places(name: str) -> None:
     assert tile_places([]) is None
 
 
-def test_halves() -> None:
-    names = [f"s_x{10 * x}_y{7 * y}.png" for x in range(5) for y in range(4)]
-    tiles = ArrayDataset(np.zeros((20, 1, 2, 2), np.uint8), np.zeros(20, int), names=names)
-    for one, other, axis in (("left", "right", 0), ("top", "bottom", 1)):
-        parts = [half_of(tiles, half) for half in (one, other)]
-        assert sorted([*(parts[0].names or ()), *(parts[1].names or ())]) == sorted(names)
-        places = [tile_places(part.names or ()) for part in parts]
-        assert max(places[0][1][:, axis]) < min(places[1][1][:, axis])  # type: ignore[index]
-    with pytest.raises(DataError, match="no left half: all tiles lie in a line"):
-        half_of(tiles.subset(range(4)), "left")
-    bare = ArrayDataset(np.zeros((2, 1, 2, 2), np.uint8), [0, 1])
-    with pytest.raises(DataError, match="not all names of its images bear x and y"):
-        half_of(bare, "top")
-
-
-@pytest.mark.realdata
-def test_a_real_slide_in_halves(shared_data: Path) -> None:
-    tiles = open_images(str(shared_data / "histo" / "idc_14082"))
-    left, right = half_of(tiles, "left"), open_images(f"right:{shared_data / 'histo' / 'idc_14082'}")
-    assert (len(left), len(right)) == (227, 251)
-    assert set(left.labels) == set(right.labels) == {0, 1}
+def test_slides() -> None:
+    assert slides_of(["b_x1_y2.png", "0/a_x1_y2.png", "b_x3_y2.png"]) == {"a", "b"}
+    assert slides_of(["x1_y2.png"]) == slides_of(["image.png"]) == slides_of([]) == set()

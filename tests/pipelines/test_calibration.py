@@ -108,7 +108,11 @@ def test_images_that_the_run_knows_are_pointed_out(parteq, cells, tmp_path):
     groups = len(set(arrays["groups"]))
     complaint = parteq("histo", "evaluate", "--run", run, "--data", tmp_path / "more.npz")[2]
     assert f"the run was validated on {groups} of their {groups} groups" in complaint
-    assert parteq("histo", "evaluate", "--run", run, "--data", tmp_path / "other.npz")[2] == ""
+    # The same images under other names; and what is new altogether.
+    complaint = parteq("histo", "evaluate", "--run", run, "--data", tmp_path / "other.npz")[2]
+    assert f"the run was validated on {len(arrays['images'])} of these images" in complaint
+    np.savez(tmp_path / "new.npz", **arrays | {"groups": 1000 + arrays["groups"], "images": 255 - arrays["images"]})
+    assert parteq("histo", "evaluate", "--run", run, "--data", tmp_path / "new.npz")[2] == ""
 
 
 def test_augmentation_is_chosen_by_name(parteq, cells, tmp_path):
