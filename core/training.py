@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,7 @@ __all__ = [
     "Loss",
     "Penalty",
     "Settings",
+    "at_a_time",
     "fit",
     "make_optimiser",
     "read_batches",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_NUMBERS_AT_A_TIME = 2**20
 
 Batch = tuple[Tensor, ...]
 """Tensors with one row a sample, as the data set gives them."""
@@ -267,6 +270,11 @@ def read_batches(
     else:
         sampler = [part.tolist() for part in parts]
         yield from DataLoader(data, batch_sampler=sampler, num_workers=workers, generator=generator)
+
+
+def at_a_time(sample: Sequence[int]) -> int:
+    """How many samples of this shape go through a trained network together: their features are many times as much."""
+    return max(1, min(128, _NUMBERS_AT_A_TIME // math.prod(sample)))
 
 
 def uniform(keys: Int[Tensor, " batch"], count: int) -> Float[Tensor, "batch count"]:

@@ -9,7 +9,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from parteq.core.export import fold, plain_program
+from parteq.core.training import at_a_time
 from parteq.datasets.errors import DataError
 from parteq.pipelines.files import replacing
 
@@ -29,7 +30,9 @@ Format = Literal["torch", "onnx", "onnx-int8"]
 TOLERANCE = 1e-4
 
 
-def export(model: nn.Module, images: Tensor, format: Format, path: Path) -> dict[str, Any]:
+def export(
+    model: nn.Module, images: Tensor, format: Format, path: Path, about: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Folds a model, writes it, and runs what was written.
 
     Args:
@@ -39,6 +42,7 @@ def export(model: nn.Module, images: Tensor, format: Format, path: Path) -> dict
             ones.
         format: of the file.
         path: of the file.
+        about: what the file says of itself, text by name: metadata of ONNX files, extra files of programs.
 
     Returns:
         ``out``, ``format``, ``bytes``; ``n`` images, and on them ``max_abs_difference`` between the logits of the file
@@ -50,12 +54,14 @@ def export(model: nn.Module, images: Tensor, format: Format, path: Path) -> dict
     if format != "torch":
         _require_packages(path)
     model = model.eval().cpu()
+    parts = images.split(at_a_time(images.shape[1:]))
     with torch.inference_mode():
-        expected = torch.cat([model(part) for part in images.split(32)])
+        expected = torch.cat([model(part) for part in parts])
     with replacing(path) as temporary:
         with _quietly():
-            _WRITERS[format](model, images, temporary)
-            found = load(temporary, format)(images)
+            _WRITERS[format](model, images, temporary, about or {})
+            written = load(temporary, format)
+            found = torch.cat([written(part) for part in parts])
         difference = float((found - expected).abs().max())
         exact = difference <= TOLERANCE * max(1.0, float(expected.abs().max()))
         if not (exact if format != "onnx-int8" else found.isfinite().all()):
@@ -84,24 +90,24 @@ def load(path: Path, format: Format) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-def _write_torch(model: nn.Module, images: Tensor, path: Path) -> None:
+def _write_torch(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, str]) -> None:
     # The example is kept in the file, so it is none of the images.
-    torch.export.save(plain_program(model, torch.zeros_like(images[:2])), path)
+    torch.export.save(plain_program(model, torch.zeros_like(images[:2])), path, extra_files=dict(about))
 
 
-def _write_onnx(model: nn.Module, images: Tensor, path: Path) -> None:
+def _write_onnx(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, str]) -> None:
     import onnx_ir
 
-    onnx_ir.save(_onnx(model, images), path)
+    onnx_ir.save(_onnx(model, images, about), path)
 
 
-def _write_onnx_int8(model: nn.Module, images: Tensor, path: Path) -> None:
+def _write_onnx_int8(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, str]) -> None:
     from parteq.pipelines.quantize import quantize
 
-    quantize(_onnx(model, images), images.numpy(), path)
+    quantize(_onnx(model, images, about), images.numpy(), path)
 
 
-def _onnx(model: nn.Module, images: Tensor) -> Any:
+def _onnx(model: nn.Module, images: Tensor, about: Mapping[str, str]) -> Any:
     """The folded model as an `onnx_ir.Model`, without the notes that the exporter takes of every node."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
@@ -115,10 +121,12 @@ def _onnx(model: nn.Module, images: Tensor) -> Any:
         verbose=False,
     )
     assert program is not None
-    return ClearMetadataAndDocStringPass()(program.model).model
+    plain = ClearMetadataAndDocStringPass()(program.model).model
+    plain.metadata_props.update(about)
+    return plain
 
 
-_WRITERS: dict[Format, Callable[[nn.Module, Tensor, Path], None]] = {
+_WRITERS: dict[Format, Callable[[nn.Module, Tensor, Path, Mapping[str, str]], None]] = {
     "torch": _write_torch,
     "onnx": _write_onnx,
     "onnx-int8": _write_onnx_int8,

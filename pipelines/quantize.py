@@ -29,9 +29,9 @@ from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxscript.rewriter import pattern, rewrite
 
-__all__ = ["quantize"]
+from parteq.core.training import at_a_time
 
-_NUMBERS_AT_A_TIME = 2**19  # of images: what a network makes of them is many times as much
+__all__ = ["quantize"]
 
 OPERATORS = ["Conv", "Relu", "Clip", "Add", "Concat", "GlobalAveragePool", "Flatten", "Gemm"]
 """What has an integer form; the rest, such as the normalisation of the images, is computed in float32."""
@@ -41,7 +41,7 @@ def quantize(model: onnx_ir.Model, images: NDArray[np.float32], path: Path) -> N
     """Writes a network in 8 bits.
 
     Args:
-        model: with the input ``images``; it is changed.
+        model: with the input ``images``; it is changed, its metadata are kept.
         images: to calibrate on, (n, channels, *grid).
         path: of the ONNX file.
     """
@@ -62,14 +62,16 @@ def quantize(model: onnx_ir.Model, images: NDArray[np.float32], path: Path) -> N
             "TensorQuantOverrides": _exact_scales(model),
         },
     )
-    onnx.save(_shortened(onnx_ir.load(path)), path)
+    file = _shortened(onnx_ir.load(path))
+    onnx.helper.set_model_props(file, dict(model.metadata_props))
+    onnx.save(file, path)
 
 
 class _Batches(CalibrationDataReader):
     """Hands out the images in batches."""
 
     def __init__(self, images: NDArray[np.float32]) -> None:
-        size = max(1, min(32, _NUMBERS_AT_A_TIME // images[0].size))
+        size = at_a_time(images.shape[1:])
         self.batches = iter(np.split(images, range(size, len(images), size)))
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:

@@ -6,14 +6,16 @@ both. Densities that were fixed can be set free without changing what the classi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
+import torch
 from torch import nn
 
 from parteq.apps.histo.models import Classifier, create_model
 from parteq.core.measure import partial_layers
 
-__all__ = ["freeze_backbone", "freeze_degree", "layer_rates", "released"]
+__all__ = ["freeze_backbone", "freeze_degree", "layer_rates", "released", "reorder_classes"]
 
 
 def released(model: Classifier) -> Classifier:
@@ -50,6 +52,13 @@ def freeze_backbone(model: Classifier) -> None:
     """Leave all but the invariant head and the classifier as it is, running statistics too."""
     for parameter in chain(model.stem.parameters(), model.stages.parameters()):
         parameter.requires_grad_(False)
+
+
+def reorder_classes(model: Classifier, order: Sequence[int]) -> None:
+    """Number the classes anew: class number i is what was class ``order[i]``."""
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter.copy_(parameter[list(order)])
 
 
 def layer_rates(model: Classifier, decay: float) -> dict[nn.Parameter, float]:

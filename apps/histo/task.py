@@ -19,7 +19,7 @@ from parteq.apps.histo.augment import orbit, transform
 from parteq.apps.histo.calibration import at_temperature, reliability
 from parteq.apps.histo.metrics import classification_metrics
 from parteq.core.distributed import gather, rank, world_size
-from parteq.core.training import Batch, read_batches
+from parteq.core.training import Batch, at_a_time, read_batches
 from parteq.datasets.errors import DataError
 from parteq.datasets.images import ArrayDataset, ImageDataset, available_splits, open_images
 from parteq.datasets.splits import (
@@ -32,7 +32,6 @@ from parteq.datasets.splits import (
 
 __all__ = [
     "as_unit",
-    "batch_size",
     "evaluate",
     "loss",
     "match",
@@ -43,8 +42,6 @@ __all__ = [
     "predict",
     "samples",
 ]
-
-_PIXELS_AT_A_TIME = 2**19
 
 log = logging.getLogger(__name__)
 
@@ -176,11 +173,6 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return cross_entropy(model(as_unit(images)).float(), labels)
 
 
-def batch_size(spatial: Sequence[int], most: int = 128) -> int:
-    """How many images of this size go through a network at a time: their features are kept in memory."""
-    return max(1, min(most, _PIXELS_AT_A_TIME // math.prod(spatial)))
-
-
 def predict(
     model: nn.Module,
     dataset: ImageDataset,
@@ -208,7 +200,7 @@ def outputs(
     mine = np.arange(rank(), count, world_size()) % len(dataset)
     rows = []
     with torch.inference_mode():
-        for images, _ in _in_order(dataset.subset(mine), batch_size(dataset.spatial)):
+        for images, _ in _in_order(dataset.subset(mine), at_a_time((dataset.channels, *dataset.spatial))):
             pixels = as_unit(images.to(device))
             given = [model(transform(pixels, element)) for element in elements]
             rows.append(torch.stack(given, dim=1).double().cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["examples"]
 
-COUNT = 256
+COUNT, NUMBERS = 256, 2**27
+"""How many at most, and how many numbers: half a gigabyte."""
 
 
 def examples(checkpoint: Checkpoint, run_path: Path, data: str | None, option: str) -> Tensor:
@@ -47,7 +49,8 @@ def examples(checkpoint: Checkpoint, run_path: Path, data: str | None, option: s
     if dataset.spatial != spatial:
         sizes = ["×".join(map(str, size)) for size in (dataset.spatial, spatial)]
         raise DataError(dataset.source, f"holds images of {sizes[0]} pixels; the exported file takes {sizes[1]}")
-    chosen = np.linspace(0, len(dataset) - 1, min(COUNT, len(dataset))).round().astype(int)
+    count = min(COUNT, len(dataset), max(1, NUMBERS // (dataset.channels * math.prod(spatial))))
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
     return as_unit(dataset.subset(chosen).tensors()[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -42,7 +43,7 @@ class Export(RunCommand):
             images = torch.rand(size, generator=torch.Generator().manual_seed(self.seed))
         else:
             images = examples(checkpoint, self.run_path, self.calibrate, "--calibrate")
-        results = export(model, images, self.format, self.out)
+        results = export(model, images, self.format, self.out, _description(about))
         return {
             **results,
             "orbit_max_abs_difference": self._over_orbit(images, model.config["group"]),
@@ -53,10 +54,28 @@ class Export(RunCommand):
     def _over_orbit(self, images: Tensor, group: str) -> float:
         """How far the logits of the file move as images are turned and mirrored by elements of the group."""
         from parteq.apps.histo.augment import orbit, transform
+        from parteq.core.training import at_a_time
         from parteq.pipelines.export import load
 
-        logits = load(self.out, self.format)
-        turns = [transform(images[:32], element) for element in orbit(group, images.dim() - 2)]
-        # Of images that are no squares those turns that keep the shape; the file takes no other.
-        found = [logits(turned.contiguous()) for turned in turns if turned.shape == turns[0].shape]
-        return max(float((turned - found[0]).abs().max()) for turned in found)
+        logits, most = load(self.out, self.format), 0.0
+        for part in images[:32].split(at_a_time(images.shape[1:])):
+            turns = [transform(part, element) for element in orbit(group, images.dim() - 2)]
+            # Of images that are no squares those turns that keep the shape; the file takes no other.
+            found = [logits(turned.contiguous()) for turned in turns if turned.shape == part.shape]
+            most = max(most, *(float((turned - found[0]).abs().max()) for turned in found))
+        return most
+
+
+def _description(about: dict[str, Any]) -> dict[str, str]:
+    """What the file says of itself to those who have nothing else: text by name, lists as JSON."""
+    channels, spatial = about["model"]["in_chans"], " × ".join(map(str, about["spatial"]))
+    order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    temperature, mpp = about.get("temperature"), about.get("mpp")
+    said = {
+        "classes": json.dumps(about["classes"], ensure_ascii=False),
+        "input": f"images: float32 N × {channels} × {spatial}, {order} in 0…1, not normalised",
+        "output": "logits: float32 N × classes; softmax(logits / temperature) are probabilities",
+        "temperature": None if temperature is None else repr(temperature),
+        "mpp": None if mpp is None else repr(mpp),
+    }
+    return {name: text for name, text in said.items() if text is not None}

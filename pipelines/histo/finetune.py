@@ -65,7 +65,7 @@ class Finetune(ClassifierTraining):
 
     def new_model(self, training: ImageDataset) -> Classifier:
         """The classifier to begin with, for the classes of these images."""
-        from parteq.apps.histo.finetune import released
+        from parteq.apps.histo.finetune import released, reorder_classes
         from parteq.apps.histo.task import match
         from parteq.datasets.splits import check_one_release
 
@@ -78,9 +78,10 @@ class Finetune(ClassifierTraining):
                 model = released(model)
             except ValueError as error:
                 raise DataError(self.source, str(error)) from error
-        if self.new_head or list(training.classes) != about["classes"]:
+        if self.new_head or set(training.classes) != set(about["classes"]):
             model.reset_classifier(len(training.classes))
         else:
+            reorder_classes(model, [about["classes"].index(name) for name in training.classes])
             log.info("the classifier is kept, for the classes have the same names; --new-head begins with a new one")
         return model
 
@@ -94,9 +95,20 @@ class Finetune(ClassifierTraining):
         folder = (checkpoint.weights.resolve() / "../../..").resolve()
         return {"weights": weights | ({"data": Run.open(folder).data} if Run.exists(folder) else {})}
 
-    def resolution(self) -> float | None:
-        """The µm a pixel of the images; unless given, that of the images the weights were trained on."""
-        return self._checkpoint().about().get("mpp") if self.mpp is None else self.mpp
+    def resolution(self, training: ImageDataset) -> float | None:
+        """The µm a pixel of the images; unless given, as in the source's training if it had these very files."""
+        before = self._checkpoint().about().get("mpp")
+        if self.mpp is not None or before is None:
+            return self.mpp
+        known = self.provenance()["weights"].get("data", {}).get("training", {}).get("source")
+        if known is not None and Path(known).resolve() == training.source.resolve():
+            log.info("%s: %g µm a pixel, as in the training that this begins with", training.source, before)
+            return float(before)
+        reason = (
+            "the %g µm a pixel of the training that this begins with need not hold here: heat maps will ask for --mpp"
+        )
+        log.warning(f"%s: {reason}", training.source, before)
+        return None
 
     def release(self, training: ImageDataset) -> str | None:
         """The release that the model has seen, now or before."""

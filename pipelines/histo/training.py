@@ -51,7 +51,7 @@ class ClassifierTraining(Images, TrainingCommand):
         """What `data.json` holds beside the images: nothing, where training begins with random weights."""
         return {}
 
-    def resolution(self) -> float | None:
+    def resolution(self, training: ImageDataset) -> float | None:
         """The µm a pixel of the images, where it is known."""
         return self.mpp
 
@@ -126,7 +126,7 @@ class ClassifierTraining(Images, TrainingCommand):
                 "model": model.config,
                 "classes": list(training.classes),
                 "spatial": list(training.spatial),
-                "mpp": self.resolution(),
+                "mpp": self.resolution(training),
                 "release": self.release(training),
             }
 

@@ -19,7 +19,7 @@ from parteq.core.density import make_density
 from parteq.core.fields import FieldType, regular
 from parteq.core.groups import plane_group
 from parteq.core.layers import PartialConv2d, PartialLinear
-from parteq.core.training import Settings, fit, make_optimiser, read_batches, uniform
+from parteq.core.training import Settings, at_a_time, fit, make_optimiser, read_batches, uniform
 
 SAMPLES = 50
 SETTINGS = Settings(epochs=4, batch_size=8, learning_rate=1e-2, seed=3)
@@ -328,3 +328,10 @@ def test_no_data_is_an_error():
 def test_settings_refuse_what_cannot_be_meant(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("sample", "count"), [((3, 28, 28), 128), ((1, 256, 256), 16), ((1, 64, 64, 64), 4), ((3, 2000, 2000), 1)]
+)
+def test_large_samples_go_through_few_at_a_time(sample, count):
+    assert at_a_time(sample) == count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from parteq.apps.histo.augment import transform
 from parteq.apps.histo.models import Classifier, create_model
+from parteq.core import training
 from parteq.core.norm import FieldBatchNorm
 from parteq.pipelines.export import export, load
+from parteq.pipelines.run import Run
 
 _RUN_WITHOUT_PARTEQ = """
 import sys
@@ -156,6 +159,37 @@ def test_int8_by_the_command_line_runs_by_itself(parteq, trained, cells, tmp_pat
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert np.array_equal(np.load(tmp_path / "logits.npy"), load(out, "onnx-int8")(images(5, 12)).numpy())
+
+
+@pytest.mark.parametrize("format", ["onnx", "onnx-int8", "torch"])
+def test_files_say_what_they_take_and_give(parteq, trained, tmp_path, format):
+    out = tmp_path / "model.pt2"
+    assert parteq("histo", "export", "--run", trained, "--format", format, "--out", out, "--quiet")[0] == 0
+    if format == "torch":
+        said = {"classes": "", "input": "", "temperature": ""}
+        torch.export.load(io.BytesIO(out.read_bytes()), extra_files=said)
+    else:
+        said = onnxruntime.InferenceSession(out).get_modelmeta().custom_metadata_map
+        assert said["output"].startswith("logits: float32 N × classes; softmax(logits / temperature)")
+    about = Run.open(trained).checkpoint().about()
+    assert json.loads(said["classes"]) == ["disc", "ring"]
+    assert float(said["temperature"]) == about["temperature"]
+    assert said["input"] == "images: float32 N × 3 × 12 × 12, RGB in 0…1, not normalised"
+
+
+def test_large_images_are_checked_a_few_at_a_time(tmp_path, monkeypatch):
+    """All at once they took all memory."""
+    sizes: list[int] = []
+
+    def loaded(path, format):
+        written = load(path, format)
+        return lambda images: (sizes.append(len(images)), written(images))[1]
+
+    monkeypatch.setattr("parteq.pipelines.export.load", loaded)
+    monkeypatch.setattr(training, "_NUMBERS_AT_A_TIME", 3 * 3 * 12 * 12)
+    examples = images(8, 12)
+    assert export(model("resnet", examples, group="c4"), examples, "onnx", tmp_path / "model.onnx")["n"] == 8
+    assert sizes == [3, 3, 2]
 
 
 def test_calibration_on_other_images(parteq, trained, cells, tmp_path):

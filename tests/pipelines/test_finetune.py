@@ -122,6 +122,36 @@ def test_the_same_classes_keep_their_classifier(parteq, trained, cells, tmp_path
     assert found == {"kept": set(), "new": {"classifier.weight", "classifier.bias"}}
 
 
+def test_the_same_classes_in_another_order_keep_their_classifier(parteq, trained, cells, tmp_path):
+    """As the files of another hospital may number them."""
+    arrays, run = dict(np.load(cells / "train.npz")), tmp_path / "run"
+    np.savez(tmp_path / "other.npz", **arrays | {"labels": 1 - arrays["labels"], "classes": arrays["classes"][::-1]})
+    still = ["--learning-rate", 0, "--mode", "head", "--out", run]
+    assert parteq("histo", "finetune", "--from", trained, "--data", tmp_path / "other.npz", *still, *WORDS)[0] == 0
+    before, after = weights_of(trained), weights_of(run)
+    for name in ("classifier.weight", "classifier.bias"):
+        assert torch.equal(after[name], before[name].flip(0))
+    assert Run.open(run).checkpoint().about()["classes"] == ["ring", "disc"]
+
+
+def test_the_resolution_is_that_of_the_images(parteq, cells, other, tmp_path):
+    """It is not taken over from a training on other images, and that is said."""
+    source, words = tmp_path / "source", ["--epochs", 1, "--mode", "probe"]
+    given = ["--data", cells / "train.npz", "--out", source, "--mpp", 0.5, "--epochs", 1, *SMALL]
+    assert parteq("histo", "train", *given)[0] == 0
+    for name, data, mpp, said in (
+        ("same", [cells / "train.npz"], 0.5, "train.npz: 0.5 µm a pixel, as in the training that this begins with\n"),
+        ("else", [other], None, "other.npz: the 0.5 µm a pixel of the training that this begins with need not hold"),
+        ("given", [other, "--mpp", 0.25], 0.25, ""),
+    ):
+        status, _, complaint = parteq(
+            "histo", "finetune", "--from", source, "--data", *data, "--out", tmp_path / name, *words
+        )
+        assert status == 0
+        assert said in complaint
+        assert Run.open(tmp_path / name).checkpoint().about()["mpp"] == mpp
+
+
 def test_degrees_are_frozen_or_released(parteq, trained, fixed, other, tmp_path):
     frozen, free, kept = tmp_path / "frozen", tmp_path / "free", tmp_path / "kept"
     words = ["--data", other, *WORDS]

@@ -9,6 +9,7 @@ from torch import nn
 
 from parteq.apps.histo import task
 from parteq.apps.histo.models import create_model
+from parteq.core import training
 from parteq.core.training import Settings, fit
 from parteq.datasets.errors import DataError
 from parteq.datasets.images import ArrayDataset
@@ -85,7 +86,7 @@ def test_a_channel_without_contrast_keeps_its_scale():
 
 def test_probabilities_of_an_orbit(monkeypatch):
     data = dataset()
-    monkeypatch.setattr(task, "_PIXELS_AT_A_TIME", 7 * data.spatial[0] * data.spatial[1])
+    monkeypatch.setattr(training, "_NUMBERS_AT_A_TIME", 7 * data.spatial[0] * data.spatial[1])
     found = task.predict(Corner(), data, CPU, elements=(0, 1, 4))
     pixels = data.tensors()[0].double() / 255
     assert found.shape == (3, 60, 3)
@@ -149,8 +150,3 @@ def test_classes_are_matched_by_name():
     assert task.match(unused, ["a", "b"], 1, 2).labels.tolist() == [0, 1]
     with pytest.raises(DataError, match="the class 'a'"):
         task.match(unused, ["b"], 1, 2)
-
-
-@pytest.mark.parametrize(("spatial", "count"), [((28, 28), 128), ((256, 256), 8), ((64, 64, 64), 2), ((2000, 2000), 1)])
-def test_large_images_go_through_few_at_a_time(spatial, count):
-    assert task.batch_size(spatial) == count
