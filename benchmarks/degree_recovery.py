@@ -152,7 +152,8 @@ def turn_up_or_down(
     for method, config in methods(wanted, "so2").items():
         start = time.perf_counter()
         model = train(turned.images[:count], turned.labels[:count], seed, options, **config)
-        angles, rates = accuracy_against_turn(model, turned.images[count:], turned.labels[count:])
+        held_out = zip(turned.images[count:].split(500), turned.labels[count:].split(500), strict=True)
+        angles, rates = accuracy_against_turn(model, held_out)
         degrees = measure_degree(model)
         yield Result(
             data,

@@ -36,7 +36,7 @@ class Command(ABC):
 
     example: ClassVar[str]
     """A call that `--help` ends with."""
-    files: ClassVar[Sequence[str]] = ("json", "out", "plot", "geojson")
+    files: ClassVar[Sequence[str]] = ("json", "out", "plot", "turns", "geojson")
     """The options that name files to be written, by whichever command has them."""
 
     seed: int = 0

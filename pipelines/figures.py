@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from parteq.core.measure import LayerDegree
 from parteq.datasets.images import ImageDataset
 
-__all__ = ["densities", "equivariance", "examples", "learning_curve", "png", "reliability", "twins"]
+__all__ = ["densities", "equivariance", "examples", "learning_curve", "png", "reliability", "turns", "twins"]
 
 WIDTH = 7.6  # of every figure, in inches
 TURNS, FLIPS, GREY = "#0072b2", "#d55e00", "#8a8f98"
@@ -100,6 +100,19 @@ def reliability(scores: Mapping[str, Any]) -> Figure:
         panels[0].set_ylabel("accuracy")
         for axes in panels[len(diagrams) :]:
             axes.remove()
+    return figure
+
+
+def turns(turn_deg: Sequence[float], turn_accuracy: Sequence[float], holds_to_deg: float) -> Figure:
+    """Accuracy against the turn of the images, and the turn up to which it holds."""
+    with _style():
+        figure = Figure(figsize=(WIDTH / 2, 2.8), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(turn_deg, turn_accuracy, color=TURNS)
+        axes.axvline(holds_to_deg, color=GREY, linestyle="--", linewidth=1)
+        axes.set(title=f"holds to ±{holds_to_deg:.0f}°", xlabel="turn (degrees)", ylabel="accuracy")
+        axes.set(xticks=range(0, 181, 45), ylim=(-0.03, 1.03))
+        axes.grid(True)
     return figure
 
 

@@ -33,6 +33,7 @@ from parteq.datasets.splits import (
 __all__ = [
     "as_unit",
     "evaluate",
+    "in_order",
     "loss",
     "match",
     "normalization",
@@ -157,7 +158,7 @@ def normalization(dataset: ImageDataset) -> tuple[list[float], list[float]]:
     step = math.ceil(len(dataset) / NORMALIZATION_IMAGES)
     sums = torch.zeros(2, dataset.channels, dtype=torch.float64)
     numbers = 0
-    for images, _ in _in_order(dataset.subset(np.arange(0, len(dataset), step)), batch_size=256):
+    for images, _ in in_order(dataset.subset(np.arange(0, len(dataset), step))):
         pixels = as_unit(images).double().transpose(0, 1).flatten(1)
         sums += torch.stack([pixels.sum(1), pixels.square().sum(1)])
         numbers += pixels.shape[1]
@@ -200,7 +201,7 @@ def outputs(
     mine = np.arange(rank(), count, world_size()) % len(dataset)
     rows = []
     with torch.inference_mode():
-        for images, _ in _in_order(dataset.subset(mine), at_a_time((dataset.channels, *dataset.spatial))):
+        for images, _ in in_order(dataset.subset(mine)):
             pixels = as_unit(images.to(device))
             given = [model(transform(pixels, element)) for element in elements]
             rows.append(torch.stack(given, dim=1).double().cpu())
@@ -235,9 +236,9 @@ def evaluate(
     }
 
 
-def _in_order(dataset: ImageDataset, batch_size: int) -> Iterator[Batch]:
-    """Batches of a data set, unshuffled."""
+def in_order(dataset: ImageDataset) -> Iterator[Batch]:
+    """Batches of a data set, unshuffled; large images a few at a time."""
     if len(dataset) == 0:
         return
-    parts = torch.arange(len(dataset)).split(batch_size)
+    parts = torch.arange(len(dataset)).split(at_a_time((dataset.channels, *dataset.spatial)))
     yield from read_batches(samples(dataset), list(parts))

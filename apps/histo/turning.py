@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from parteq.apps.histo.appearance import as_unit
+from parteq.core.training import Batch
 from parteq.datasets.symmetry import turn
 
 __all__ = ["accuracy_against_turn", "holding_turn"]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def accuracy_against_turn(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    batches: Iterable[Batch],
+    device: torch.device | str = "cpu",
     step_in_degrees: float = 5.0,
-    prepare: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> tuple[list[float], list[float]]:
     """Return turns 0, 5, …, 180 degrees and the accuracy when images are turned so far, the mean of both senses.
 
+    Beyond the frame a turned image goes on as its border does.
+
     Args:
         model: maps images to logits.
-        images: images in 0…1, shape (n, channels, y, x), as the labels mean them.
-        labels: class numbers, shape (n,).
+        batches: images, uint8 or in 0…1, shape (n, channels, y, x), and the numbers of their classes, shape (n,).
+        device: the model is taken there, in evaluation mode.
         step_in_degrees: between turns.
-        prepare: applied to turned images before the model.
     """
+    model.to(device).eval()
     angles = [step_in_degrees * i for i in range(int(180 / step_in_degrees) + 1)]
-    rates = []
-    for angle in angles:
-        right = []
-        for signed in {angle, -angle}:
-            turned = prepare(turn(images, signed))
-            found = torch.cat([model(part).argmax(1) for part in turned.split(500)])
-            right.append((found == labels).float().mean())
-        rates.append(float(torch.stack(right).mean()))
-    return angles, rates
+    right, count = torch.zeros(len(angles), dtype=torch.float64), 0
+    for images, labels in batches:
+        pixels, truth = as_unit(images.to(device)), labels.to(device)
+        for number, angle in enumerate(angles):
+            for signed in (angle, -angle):
+                found = model(turn(pixels, signed, fill="edge")).argmax(1)
+                right[number] += float((found == truth).sum()) / 2
+        count += len(labels)
+    return angles, (right / count).tolist()
 
 
 def holding_turn(angles: Sequence[float], rates: Sequence[float], share: float = 0.9) -> float:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
+from parteq.datasets.errors import DataError
 from parteq.pipelines.command import File
 from parteq.pipelines.files import replacing
 from parteq.pipelines.histo.options import OnData
 
+if TYPE_CHECKING:
+    import torch
+
+    from parteq.datasets.base import ImageDataset
+
 __all__ = ["Evaluate"]
+
+TURNED_IMAGES = 1000  # at most: each is seen at 73 turns
 
 
 @dataclass(kw_only=True)
@@ -20,6 +30,8 @@ class Evaluate(OnData):
 
     plot: File = None
     """Draw the reliability diagram into this PNG file."""
+    turns: File = None
+    """Turn the images as well: draw accuracy against the turn into this PNG file."""
 
     def run(self) -> dict[str, Any]:
         """Scores the classifier; the intervals come from a bootstrap over groups.
@@ -35,6 +47,8 @@ class Evaluate(OnData):
 
         with joined(self.torch_device()) as device:
             model, dataset, about = self.open()
+            if self.turns is not None and len(dataset.spatial) == 3:
+                raise DataError("--turns", "volumes are not turned by any angle")
             divided = bool(available_splits(self.data))
             warn_of_known(Run.open(self.run_path).data, dataset, dataset.groups, divided=divided)
             group, temperature = model.config["group"], about.get("temperature")
@@ -42,6 +56,10 @@ class Evaluate(OnData):
             if self.plot is not None and is_main():
                 with replacing(self.plot) as temporary:
                     temporary.write_bytes(figures.png(figures.reliability(scores)))
+            if self.turns is not None and is_main():
+                scores |= (turned := self._turned(model, dataset, device))
+                with replacing(self.turns) as temporary:
+                    temporary.write_bytes(figures.png(figures.turns(**turned)))
         return {
             "run": str(self.run_path),
             "data": self.data,
@@ -49,3 +67,16 @@ class Evaluate(OnData):
             "skipped": len(dataset.skipped),
             **scores,
         }
+
+    def _turned(self, model: Any, dataset: ImageDataset, device: torch.device) -> dict[str, Any]:
+        """Accuracy against the turn of the images, as the results name it."""
+        from tqdm import tqdm
+
+        from parteq.apps.histo.task import in_order
+        from parteq.apps.histo.turning import accuracy_against_turn, holding_turn
+
+        chosen = dataset.subset(np.unique(np.linspace(0, len(dataset) - 1, TURNED_IMAGES).astype(int)))
+        hidden = True if self.quiet else None  # None: on a terminal alone
+        bar = tqdm(in_order(chosen), "turning", delay=2, unit="batch", disable=hidden, leave=False)
+        angles, rates = accuracy_against_turn(model, bar, device)
+        return {"turn_deg": angles, "turn_accuracy": rates, "holds_to_deg": holding_turn(angles, rates)}

@@ -36,14 +36,14 @@ LABELS = torch.zeros(2, dtype=torch.long)
 
 
 def test_accuracy_falls_where_the_class_changes() -> None:
-    angles, rates = accuracy_against_turn(UP, _spot_above(), LABELS, step_in_degrees=30)
+    angles, rates = accuracy_against_turn(UP, [(_spot_above(), LABELS)], step_in_degrees=30)
     assert angles == [0, 30, 60, 90, 120, 150, 180]
     assert rates[:3] == [1, 1, 1]
     assert rates[4:] == [0, 0, 0]
 
 
 def test_the_default_turns_are_0_5_and_so_on_to_180() -> None:
-    angles, rates = accuracy_against_turn(UP, _spot_above(), LABELS)
+    angles, rates = accuracy_against_turn(UP, [(_spot_above(), LABELS)])
     assert angles == [5.0 * i for i in range(37)]
     assert len(rates) == 37
 
@@ -51,46 +51,26 @@ def test_the_default_turns_are_0_5_and_so_on_to_180() -> None:
 def test_both_senses_are_turned() -> None:
     """A spot above moves left when it is turned anticlockwise and right when clockwise."""
     left = _Compass(lambda right, up: -right + 0.1)
-    angles, rates = accuracy_against_turn(left, _spot_above(), LABELS, step_in_degrees=45)
+    angles, rates = accuracy_against_turn(left, [(_spot_above(), LABELS)], step_in_degrees=45)
     assert dict(zip(angles, rates, strict=True)) == {0: 1, 45: 0.5, 90: 0.5, 135: 0.5, 180: 1}
 
 
 def test_accuracy_is_that_of_the_labels_given() -> None:
     images = torch.cat([_spot_above(), _spot_above().flip(-2)])
     labels = torch.tensor([0, 1, 1, 1])
-    angles, rates = accuracy_against_turn(UP, images, labels, step_in_degrees=180)
+    angles, rates = accuracy_against_turn(UP, [(images, labels)], step_in_degrees=180)
     assert (angles, rates) == ([0, 180], [0.75, 0.25])
 
 
-def test_images_are_prepared_after_they_are_turned() -> None:
-    shapes = []
-
-    def upper_half(images: Tensor) -> Tensor:
-        shapes.append(images.shape)
-        return images[..., :10, :] + 1e-3
-
-    class Bright(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            total = images.sum((1, 2, 3)) - 5
-            return torch.stack([total, -total], dim=1)
-
-    angles, rates = accuracy_against_turn(Bright(), _spot_above(), LABELS, 60, upper_half)
-    assert set(shapes) == {(2, 1, 21, 21)}
-    assert dict(zip(angles, rates, strict=True)) == {0: 1, 60: 1, 120: 0, 180: 0}
+def test_batches_count_by_their_images() -> None:
+    above, below = _spot_above(3), _spot_above(1).flip(-2)
+    batches = [(above, torch.zeros(3, dtype=torch.long)), (below, torch.zeros(1, dtype=torch.long))]
+    assert accuracy_against_turn(UP, batches, step_in_degrees=180)[1] == [0.75, 0.25]
 
 
-def test_many_images_are_taken_in_parts() -> None:
-    sizes = []
-
-    class Counting(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            sizes.append(len(images))
-            return UP(images)
-
-    _, rates = accuracy_against_turn(Counting(), _spot_above(1100), torch.zeros(1100, dtype=torch.long), 180)
-    assert rates == [1, 0]
-    assert max(sizes) < 1100
-    assert sum(sizes[:3]) == 1100
+def test_bytes_are_the_same_images() -> None:
+    images = (255 * _spot_above()).to(torch.uint8)
+    assert accuracy_against_turn(UP, [(images, LABELS)]) == accuracy_against_turn(UP, [(_spot_above(), LABELS)])
 
 
 def test_no_gradients_are_kept() -> None:
@@ -103,7 +83,7 @@ def test_no_gradients_are_kept() -> None:
             seen.append(logits.requires_grad)
             return logits
 
-    accuracy_against_turn(Scaled(), _spot_above(), LABELS, 180)
+    accuracy_against_turn(Scaled(), [(_spot_above(), LABELS)], step_in_degrees=180)
     assert not any(seen)
 
 
@@ -123,5 +103,5 @@ def test_the_turn_up_to_which_accuracy_holds(rates: list[float], share: float, e
 
 
 def test_up_and_down_hold_to_a_quarter_turn() -> None:
-    angles, rates = accuracy_against_turn(UP, _spot_above(), LABELS, step_in_degrees=7.5)
+    angles, rates = accuracy_against_turn(UP, [(_spot_above(), LABELS)], step_in_degrees=7.5)
     assert holding_turn(angles, rates) == pytest.approx(90, abs=7.5)

@@ -126,3 +126,14 @@ def test_augmentation_is_chosen_by_name(parteq, cells, tmp_path):
     assert status == 0
     assert "augmentation leaves out d4" in said
     assert Run.open(tmp_path / "run").options["augment"] == "strong"
+
+
+def test_accuracy_is_told_against_the_turn(parteq, trained, cells, tmp_path):
+    out, picture = tmp_path / "scores.json", tmp_path / "turns.png"
+    words = ["--run", trained, "--data", cells / "test.npz", "--json", out, "--quiet", "--turns", picture]
+    assert parteq("histo", "evaluate", *words) == (0, "", "")
+    found = scores_of(out)
+    assert found["turn_deg"][::18] == [0, 90, 180]
+    assert found["turn_accuracy"][0] == pytest.approx(found["accuracy"])
+    assert 0 <= found["holds_to_deg"] <= 180
+    assert picture.read_bytes().startswith(b"\x89PNG")

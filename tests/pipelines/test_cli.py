@@ -185,7 +185,7 @@ def test_what_a_command_reads_is_not_replaced(parteq, trained, cells, tmp_path):
     data.write_bytes((cells / "test.npz").read_bytes())
     (tmp_path / "link").symlink_to(data)
     assert parteq("histo", "evaluate", "--run", trained, "--data", data, "--json", "-")[0] == 2
-    for option in ("--json", "--plot"):
+    for option in ("--json", "--plot", "--turns"):
         words = ["--run", trained, "--data", data, option, tmp_path / "link"]
         status, _, complaint = parteq("histo", "evaluate", *words)
         lost = f"is read by --data, and would be lost to {option}"
