@@ -33,7 +33,7 @@ def _kind(spec: str) -> tuple[str, Path]:
         return "folder", path
     if not path.exists():
         raise DataError(path, "no such file or folder")
-    kinds = {".npz": "npz", ".csv": "table"}
+    kinds = {".npz": "npz", ".csv": "table", ".tsv": "table"}
     if path.suffix.lower() in kinds:
         return kinds[path.suffix.lower()], path
     raise DataError(path, f"is not an .npz file, a .csv table, {_PCAM}FOLDER, or a folder of images by class")

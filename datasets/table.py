@@ -25,10 +25,18 @@ __all__ = ["Table", "TableDataset", "files_of", "splits_in_table"]
 _GROUPS = ("group", "patient", "slide")
 # No path, class or patient is longer; an array of strings is as wide as its longest.
 _MAX_CELL = 1024
+_SEPARATORS = (",", ";", "\t")
+
+
+def _separator(header: str) -> str:
+    """What stands between the cells: a comma, or as Excel writes in half of Europe, a semicolon; or a tab."""
+    return max(_SEPARATORS, key=header.count)
 
 
 class Table:
-    """A CSV file by column. Column names may be in upper case; blanks around cells are dropped, empty lines left out.
+    """A CSV file by column, its cells separated by commas, semicolons or tabs.
+
+    Column names may be in upper case; blanks around cells are dropped, empty lines left out.
 
     Attributes:
         path: of the file, UTF-8.
@@ -48,7 +56,8 @@ class Table:
         try:
             # Excel puts a byte order mark before UTF-8.
             with self.path.open(newline="", encoding="utf-8-sig") as stream:
-                reader = csv.reader(stream, strict=True)
+                reader = csv.reader(stream, strict=True, delimiter=_separator(stream.readline()))
+                stream.seek(0)
                 self.names = [name.strip().lower() for name in next(reader, [])]
                 for cells in filter(None, reader):
                     if len(cells) != len(self.names):
@@ -56,7 +65,9 @@ class Table:
                         raise DataError(path, reason)
                     self.lines.append(reader.line_num)
                     self._rows.append(cells)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except UnicodeDecodeError as error:
+            raise DataError(path, "is not UTF-8 text: save it as such (Excel: CSV UTF-8)") from error
+        except (OSError, csv.Error) as error:
             raise DataError(path, f"is not a readable CSV file ({error})") from error
         for name in self.names:
             if name and self.names.count(name) > 1:

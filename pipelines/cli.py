@@ -17,6 +17,7 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 import tyro
+from tyro._errors import on_parse_error
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines import degree, demo, doctor
@@ -46,6 +47,7 @@ from parteq.pipelines.points.export import Export as ExportPoints
 from parteq.pipelines.points.predict import Predict as PredictPoints
 from parteq.pipelines.points.prepare import Prepare as PreparePoints
 from parteq.pipelines.points.train import Train as TrainPoints
+from parteq.pipelines.usage import refuse_options
 
 __all__ = ["COMMANDS", "main"]
 
@@ -169,8 +171,10 @@ def _parse(name: str, words: Sequence[str]) -> Command:
     """The command with its options."""
     kind = COMMANDS[name]
     prefix = _options_of_file(kind, words)
+    options = [f"--{option.replace('_', '-')}" for option in _option_names(kind)]
     try:
-        return tyro.cli(kind, prog=f"parteq {name}", args=[*prefix, *words], config=(tyro.conf.FlagCreatePairsOff,))
+        with on_parse_error(refuse_options(options)):
+            return tyro.cli(kind, prog=f"parteq {name}", args=[*prefix, *words], config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if not stop.code:
             print(f"example:\n  {kind.example}")

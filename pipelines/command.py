@@ -80,8 +80,10 @@ class Command(ABC):
             if (other := seen.setdefault(path.resolve(), name)) != name:
                 raise DataError(path, f"is to be written by --{other} and by --{name}")
             self._check_not_read(name, path)
+            if path == folder and name == "out":
+                continue
             # A file may stand in the folder that is still to be made.
-            if path != folder and folder not in path.parents:
+            if folder is None or folder.exists() or path.parent.resolve() != folder.resolve():
                 check_file(path)
 
     def _check_not_read(self, name: str, path: Path) -> None:

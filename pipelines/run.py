@@ -32,11 +32,13 @@ from parteq.datasets.errors import DataError
 from parteq.pipelines.checkpoint import Checkpoint, write_checkpoint
 from parteq.pipelines.files import make_folder, read_json, read_toml, write_json, write_text, write_toml
 
-__all__ = ["Run", "find_checkpoint", "versions"]
+__all__ = ["FILES", "Run", "find_checkpoint", "versions"]
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0  # seconds: so long may workers of a process that was killed hold what it held
+FILES = ("config.toml", "versions.json", "data.json", "metrics.jsonl", "checkpoints", "report.html")
+"""What stands in a run directory, whatever was trained."""
 PACKAGES = ("torch", "escnn", "numpy", "scipy", "scikit-learn", "scikit-image", "safetensors")
 
 

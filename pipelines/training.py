@@ -54,6 +54,16 @@ class TrainingCommand(Command):
         """The run directory."""
         return self.out
 
+    def check_outputs(self) -> None:
+        """Refuses also results in the place of what the run keeps."""
+        from parteq.pipelines.run import FILES
+
+        super().check_outputs()
+        for name in self.files:
+            path = getattr(self, name, None)
+            if path is not None and path.name in FILES and path.parent.resolve() == self.out.resolve():
+                raise DataError(path, "is a name that the run has for its own")
+
     def options(self) -> dict[str, Any]:
         """The options but ``resume``, which does not change the results."""
         return {name: value for name, value in super().options().items() if name != "resume"}

@@ -97,7 +97,7 @@ def test_without_labels(root: Path) -> None:
     ("lines", "reason"),
     [
         (["file,label", "a/1.png,x"], "line 1: has no column 'image'; it has file, label"),
-        (["image;label", "a/1.png;x"], "line 1: has no column 'image'; it has image;label"),
+        (["image|label", "a/1.png;x"], "line 1: has no column 'image'; it has image|label"),
         (["image,label,Label", "a/1.png,x,y"], "line 1: two columns are named 'label'"),
         (["image,label"], "lists no images"),
         ([""], "line 1: has no column 'image'; it has none"),
@@ -165,3 +165,19 @@ def test_fuzz(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     path.write_bytes(b"image,label\n" + raw)
     refusal(path)
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "x.csv"), ("\t", "x.csv"), ("\t", "x.tsv")])
+def test_cells_that_semicolons_or_tabs_separate(root: Path, separator: str, name: str) -> None:
+    """As Excel writes tables where the comma is for decimals."""
+    rows = [("image", "label", "Patient, or so"), ("a/1.png", "x", "1,5"), ("b/3.png", "y", "2")]
+    (root / name).write_text("\ufeff" + "\r\n".join(separator.join(row) for row in rows), encoding="utf-8")
+    data = open_images(str(root / name))
+    assert (data.names, data.classes) == (("a/1.png", "b/3.png"), ("x", "y"))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_of_another_alphabet(root: Path, encoding: str) -> None:
+    (root / "x.csv").write_text("image,label\na/1.png,größer\n", encoding=encoding)
+    with pytest.raises(DataError, match=r"x\.csv: is not UTF-8 text: save it as such \(Excel: CSV UTF-8\)"):
+        TableDataset(root / "x.csv")

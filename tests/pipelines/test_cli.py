@@ -76,18 +76,31 @@ def test_no_words_or_help_lists_the_commands(parteq):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "said"),
     [
-        ["histo", "train"],
-        ["histo", "train", "--data", "x.npz", "--out", "run", "--group", "c5"],
-        ["histo", "train", "--data", "x.npz", "--out", "run", "--epochs", "many"],
-        ["histo", "evaluate", "--run", "run", "--data", "x.npz", "--nonsense"],
+        (["histo", "train"], "--out, --data: must be given"),
+        (["histo", "train", "--dat", "x", "--out", "run"], "--dat: is no option: --data?"),
+        (
+            ["histo", "train", "--data", "x", "--out", "run", "--group", "c5"],
+            "--group c5: must be c4, c8, d4, so2, o2 or ",
+        ),
+        (["histo", "train", "--data", "x", "--out", "run", "--epochs", "many"], "--epochs many: is no whole number"),
+        (["histo", "train", "--data", "x", "--out", "run", "--limit", "1.5"], "--limit 1.5: is no whole number"),
+        (["histo", "train", "--data", "x", "--out", "run", "--width", "wide"], "--width wide: is no number"),
+        (["histo", "train", "--data", "x", "--out", "run", "--epochs"], "--epochs: needs a value"),
+        (["histo", "train", "--data", "x", "--out", "run", "--resume", "yes"], "yes: belongs to no option"),
+        (["histo", "evaluate", "--run", "run", "--data", "x", "--nonsense"], "--nonsense: is no option"),
+        (["histo", "evaluate", "--run", "run", "--data", "x", "--weights", "first"], "--weights first: must be "),
+        (["points", "train", "--out", "run", "--group", "c5"], "--"),
+        (["cryoem", "reconstruct", "--symmetry"], "--symmetry: needs a value"),
+        (["degree"], "--run: must be given"),
     ],
 )
-def test_bad_options(parteq, words):
+def test_bad_options_are_one_line(parteq, words, said):
     status, printed, complaint = parteq(*words)
-    assert (status, printed) == (2, "")
-    assert "parteq histo" in complaint
+    assert (status, printed, complaint.count("\n")) == (2, "", 1)
+    assert complaint.startswith(f"parteq: {said}")
+    assert complaint.endswith(f"(see parteq {' '.join(words[:2] if len(words) > 1 else words)} --help)\n")
 
 
 def test_a_file_gives_options_and_the_command_line_wins(parteq, cells, tmp_path):
@@ -134,6 +147,24 @@ def test_results_that_cannot_be_written_are_an_error(parteq, trained, cells, tmp
     status, _, complaint = parteq("histo", "evaluate", *words)
     assert status == 2
     assert complaint == f"parteq: {tmp_path}/no/folder.json: cannot be written: there is no folder {tmp_path}/no\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("run/deep/train.json", "there is no folder"),
+        ("run", "is to be written by --json and by --out"),
+        ("run/data.json", "is a name that the run has for its own"),
+        ("run/checkpoints", "is a name that the run has for its own"),
+    ],
+)
+def test_results_within_a_run_are_refused_before_it_is_trained(parteq, cells, tmp_path, place, reason):
+    words = ["--data", cells / "train.npz", "--out", tmp_path / "run", "--json", tmp_path / place, *SMALL]
+    status, _, complaint = parteq("histo", "train", *words)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert complaint.startswith(f"parteq: {tmp_path / place}: ")
+    assert reason in complaint
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interrupt(parteq, cells, tmp_path, monkeypatch):
