@@ -20,6 +20,8 @@ _PCAM = "pcam:"
 
 def _kind(spec: str) -> tuple[str, Path]:
     """What `spec` names, "pcam", "kaggle", "npz", "table" or "folder", and where."""
+    if not spec.removeprefix(_PCAM):
+        raise DataError(repr(spec), "no such file or folder")  # and not the current folder, which an empty path is
     path = Path(spec.removeprefix(_PCAM))
     if is_kaggle_pcam(path):
         if splits_in_pcam(path):

@@ -77,12 +77,13 @@ class TrainingCommand(Command):
         from parteq.core.training import Settings
 
         if self.epochs < self.least_epochs:
-            raise DataError("options", f"epochs must be at least {self.least_epochs}, not {self.epochs}")
+            raise DataError(f"--epochs {self.epochs}", f"must be at least {self.least_epochs}")
         names = [field.name for field in fields(Settings) if hasattr(self, field.name)]
         try:
             return Settings(**{name: getattr(self, name) for name in names})
         except ValueError as error:
-            raise DataError("options", str(error)) from error
+            name, _, reason = str(error).partition(" ")
+            raise DataError(f"--{name.replace('_', '-')}", reason) from error
 
     def begin(self, data: dict[str, Any]) -> Run:
         """The run directory, made by the main process, or found where it is to be resumed.

@@ -83,6 +83,10 @@ def open_for_training(
             if limit is not None and len(validation) > (most := max(limit, LIMITED_VALIDATION)):
                 validation = validation.subset(stratified_subset(validation.labels, most, seed))
         if limit is not None:
+            classes = len(np.unique(training.labels))
+            if not classes <= limit <= len(training):
+                there = f"{training.source} has {len(training)} images to train on, of {classes} classes"
+                raise DataError(f"--limit {limit}", f"{there}: take no more than all, no fewer than one of each")
             training = training.subset(stratified_subset(training.labels, limit, seed))
     except ValueError as error:
         raise DataError(training.source, str(error)) from error
@@ -128,8 +132,8 @@ def match(dataset: ImageDataset, classes: Sequence[str] | None, channels: int, d
         DataError: if a class occurs that the model does not know, or the channels or dimensions differ.
     """
     if len(dataset.spatial) != dimensions or dataset.channels != channels:
-        found, wanted = f"{len(dataset.spatial)}-D of {dataset.channels}", f"{dimensions}-D of {channels}"
-        raise DataError(dataset.source, f"holds {found} channels; the model takes {wanted}")
+        found, wanted = _kind(dataset.channels, len(dataset.spatial)), _kind(channels, dimensions)
+        raise DataError(dataset.source, f"holds {found}; the model takes {wanted}")
     if classes is None:
         return dataset
     occurring = [dataset.classes[number] for number in np.unique(dataset.labels)]
@@ -140,6 +144,12 @@ def match(dataset: ImageDataset, classes: Sequence[str] | None, channels: int, d
         dataset = dataset.subset(np.arange(len(dataset)))
         dataset.labels, dataset.classes = number[dataset.labels], tuple(classes)
     return dataset
+
+
+def _kind(channels: int, dimensions: int) -> str:
+    """Such as "grey images"."""
+    colour = {1: "grey ", 3: "RGB "}.get(channels, "")
+    return f"{colour}{'volumes' if dimensions == 3 else 'images'}{'' if colour else f' of {channels} channels'}"
 
 
 def _in_memory(dataset: ImageDataset) -> ImageDataset:

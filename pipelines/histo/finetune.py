@@ -56,11 +56,13 @@ class Finetune(ClassifierTraining):
     def settings(self) -> Settings:
         """The settings of the training loop; options that cannot be meant are refused."""
         if not 0 < self.layer_decay <= 1:
-            raise DataError("options", f"layer_decay must lie between 0 and 1, not be {self.layer_decay}")
+            raise DataError(f"--layer-decay {self.layer_decay}", "must be above 0 and at most 1")
         if self.freeze_degree and self.release_degree:
-            raise DataError("options", "--freeze-degree and --release-degree exclude each other")
+            raise DataError("--freeze-degree", "excludes --release-degree")
         if self.mode == "probe" and (self.release_degree or self.augment != "none"):
-            raise DataError("options", "a probe learns no degree and sees images as they are, without --augment")
+            raise DataError(
+                "--mode probe", "learns no degree and sees images as they are: no --release-degree or --augment"
+            )
         return super().settings()
 
     def new_model(self, training: ImageDataset) -> Classifier:

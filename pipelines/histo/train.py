@@ -38,7 +38,7 @@ class Train(ClassifierTraining):
     def settings(self) -> Settings:
         """The settings of the training loop; numbers that cannot be meant are refused."""
         if not 0 < self.width <= LARGEST_WIDTH:
-            raise DataError("options", f"width must lie between 0 and {LARGEST_WIDTH}, not be {self.width}")
+            raise DataError(f"--width {self.width}", f"must be above 0 and at most {LARGEST_WIDTH}")
         return super().settings()
 
     def new_model(self, training: ImageDataset) -> Classifier:

@@ -107,7 +107,7 @@ class ClassifierTraining(Images, TrainingCommand):
         # What is wrong with the options is said before anything is read.
         self.settings()
         if self.mpp is not None and not 0 < self.mpp < math.inf:
-            raise DataError("options", f"mpp must be above 0, not {self.mpp}")
+            raise DataError(f"--mpp {self.mpp}", "must be above 0")
         augmentation(self.augment)
         with joined(self.torch_device()) as device:
             training, validation = task.open_for_training(

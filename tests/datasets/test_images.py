@@ -65,3 +65,10 @@ def test_other_files(tmp_path: Path) -> None:
 def test_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="split must be one of"):
         open_images(str(tmp_path), "valid")
+
+
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    """As a variable of the shell that was never set gives it."""
+    for spec in ("", "pcam:"):
+        with pytest.raises(DataError, match="no such file or folder"):
+            open_images(spec)

@@ -227,12 +227,12 @@ def test_a_file_that_cannot_be_begun_with(parteq, trained, other, tmp_path, dama
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--freeze-degree", "--release-degree"], "exclude each other"),
-        (["--mode", "probe", "--release-degree"], "a probe learns no degree"),
-        (["--mode", "probe", "--augment", "d4"], "a probe learns no degree and sees images as they are"),
-        (["--layer-decay", "0"], "layer_decay must lie between 0 and 1"),
-        (["--layer-decay", "nan"], "layer_decay must lie between 0 and 1"),
-        (["--epochs", "-1"], "epochs must be at least 1"),
+        (["--freeze-degree", "--release-degree"], "--freeze-degree: excludes --release-degree"),
+        (["--mode", "probe", "--release-degree"], "--mode probe: learns no degree"),
+        (["--mode", "probe", "--augment", "d4"], "--mode probe: learns no degree and sees images as they are"),
+        (["--layer-decay", "0"], "--layer-decay 0.0: must be above 0 and at most 1"),
+        (["--layer-decay", "nan"], "--layer-decay nan: must be above 0"),
+        (["--epochs", "-1"], "--epochs -1: must be at least 1"),
     ],
 )
 def test_options_that_cannot_be_meant(parteq, trained, other, tmp_path, words, reason):
@@ -248,7 +248,7 @@ def test_images_that_do_not_fit_and_degrees_that_are_not_there(parteq, trained, 
     images, labels = (np.load(other)[name] for name in ("images", "labels"))
     np.savez(tmp_path / "grey.npz", images=images[..., 0], labels=labels)
     words = ["--from", trained, "--data", tmp_path / "grey.npz", "--out", tmp_path / "run", *WORDS]
-    reason = "holds 2-D of 1 channels; the model takes 2-D of 3"
+    reason = "holds grey images; the model takes RGB images"
     assert parteq("histo", "finetune", *words) == (2, "", f"parteq: {tmp_path}/grey.npz: {reason}\n")
     plain = tmp_path / "plain"
     words = ["--data", cells / "train.npz", "--out", plain, *SMALL, "--epochs", 1, "--group", "none"]

@@ -169,7 +169,7 @@ def test_explain_images_of_other_sizes(parteq, trained, tmp_path):
         (["--image", "text.png"], "text.png: is not a readable image"),
         (["--image", "small.png"], "small.png: leaves 1 × 1 features: too small for a map"),
         (["--image", "large.png"], "large.png: has more than 2,097,152 pixels: map it with `parteq histo heatmap`"),
-        (["--image", "grey.png"], "grey.png: holds 2-D of 1 channels; the model takes 2-D of 3"),
+        (["--image", "grey.png"], "grey.png: holds grey images; the model takes RGB images"),
         (["--class", "square"], "--class square: the model tells apart disc, ring"),
         (["--out", "cam.pdf"], "cam.pdf: is to be a PNG file"),
     ],

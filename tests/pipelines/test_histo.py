@@ -106,7 +106,7 @@ def test_predict_without_labels(parteq, trained, cells, tmp_path):
     np.savez(tmp_path / "grey.npz", images=images[..., 0])
     status, _, complaint = parteq("histo", "predict", "--run", trained, "--data", tmp_path / "grey.npz")
     assert (status, complaint.count("\n")) == (2, 1)
-    assert "holds 2-D of 1 channels" in complaint
+    assert "holds grey images" in complaint
 
 
 def test_predictions_and_scores_agree(parteq, trained, cells, tmp_path):
@@ -188,14 +188,14 @@ def test_validation_data_and_limit(parteq, cells, tmp_path):
     ("words", "reason"),
     [
         (["--data", "missing.npz"], "no such file"),
-        (["--limit", "1"], "cannot draw 1"),
-        (["--limit", "1000"], "cannot draw 1000"),
-        (["--epochs", "-3"], "epochs must be at least 1"),
+        (["--limit", "1"], " images to train on, of 2 classes: take"),
+        (["--limit", "1000"], " images to train on, of 2 classes: take"),
+        (["--epochs", "-3"], "--epochs -3: must be at least 1"),
         (["--seed", "-1"], "must not be negative"),
         (["--seed", str(2**63)], "2⁶³ or more"),
-        (["--batch-size", "1"], "batch_size must be at least 2"),
-        (["--width", "nan"], "width must lie between 0 and 64"),
-        (["--learning-rate", "-1"], "learning_rate must not be negative"),
+        (["--batch-size", "1"], "--batch-size: must be at least 2"),
+        (["--width", "nan"], "--width nan: must be above 0 and at most 64"),
+        (["--learning-rate", "-1"], "--learning-rate: must not be negative"),
         (["--device", "cuda:99"], "torch finds no"),
         (["--device", "abacus"], "--device abacus"),
         (["--config", "missing.toml"], "No such file"),
@@ -223,8 +223,8 @@ def test_a_patient_on_both_sides_is_refused(parteq, cells, tmp_path):
     ("images", "classes", "reason"),
     [
         ((6, 12, 12, 3), ["disc", "square"], "has the class 'square'; the model tells apart disc, ring"),
-        ((6, 12, 12), ["disc", "ring"], "holds 2-D of 1 channels; the model takes 2-D of 3"),
-        ((6, 12, 12, 12, 3), ["disc", "ring"], "holds 3-D of 3 channels; the model takes 2-D of 3"),
+        ((6, 12, 12), ["disc", "ring"], "holds grey images; the model takes RGB images"),
+        ((6, 12, 12, 12, 3), ["disc", "ring"], "holds RGB volumes; the model takes RGB images"),
     ],
 )
 def test_images_that_do_not_fit_the_model(parteq, trained, tmp_path, images, classes, reason):
