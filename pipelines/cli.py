@@ -215,7 +215,7 @@ def _option_names(kind: type[Command]) -> set[str]:
 def _messages(quiet: bool) -> Iterator[None]:
     """Log records and warnings of parteq go to stderr, a line each; warnings of other packages go nowhere."""
     logger, handler = logging.getLogger("parteq"), logging.StreamHandler()
-    level = logger.level
+    level, logger.propagate = logger.level, False  # packages that export give the root logger a handler of its own
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR if quiet or not _is_main() else logging.INFO)
     try:
@@ -227,6 +227,7 @@ def _messages(quiet: bool) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = True
 
 
 def _answer(command: Command, results: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -237,3 +238,10 @@ def test_a_file_of_options_names_known_ones(parteq, tmp_path):
     assert (status, complaint) == (2, f"parteq: {tmp_path}/options.toml: 'foo' is no option of this command\n")
     status, _, complaint = parteq("histo", "train", "--config")
     assert (status, complaint) == (2, "parteq: --config: needs the name of a file\n")
+
+
+def test_messages_are_not_said_twice(parteq, trained, cells, monkeypatch):
+    """Packages that export networks give the root logger a handler, as `logging.basicConfig` does."""
+    monkeypatch.setattr(logging.root, "handlers", [logging.StreamHandler()])
+    status, _, complaint = parteq("histo", "evaluate", "--run", trained, "--data", cells / "train.npz")
+    assert (status, complaint.count("the run was trained on")) == (0, 1)
