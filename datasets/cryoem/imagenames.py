@@ -35,13 +35,14 @@ def image_name(place: int, path: str) -> str:
     return f"{place + 1:06d}@{path}"
 
 
-def image_places(source: Path, names: pd.Series, folder: Path) -> ImagePlaces:
+def image_places(source: Path, names: pd.Series, folder: Path, advice: str = "see --datadir") -> ImagePlaces:
     """Where images are.
 
     Args:
         source: the file that names them, for errors.
         names: of images.
         folder: what paths are relative to, and must not lead out of.
+        advice: for the error where one does.
 
     Raises:
         DataError: a text is no image name, or its path leads out of the folder.
@@ -53,13 +54,13 @@ def image_places(source: Path, names: pd.Series, folder: Path) -> ImagePlaces:
         raise DataError(source, f"{str(names.iloc[row])!r} in row {row + 1} is no image name")
     files, unique = pd.factorize(parts[1])
     places = parts[0].fillna("1").to_numpy().astype(np.int64) - 1
-    return ImagePlaces([_resolved(source, name, folder) for name in unique], files.astype(np.int64), places)
+    return ImagePlaces([_resolved(source, name, folder, advice) for name in unique], files.astype(np.int64), places)
 
 
-def _resolved(source: Path, name: str, folder: Path) -> Path:
+def _resolved(source: Path, name: str, folder: Path, advice: str) -> Path:
     """The path of an image file. Links inside the folder may lead anywhere, for the user has made them."""
     root = os.path.abspath(folder)
     path = os.path.normpath(os.path.join(root, name))
     if os.path.commonpath([root, path]) != root:
-        raise DataError(source, f"the image path {name!r} leads out of {root} (see --datadir)")
+        raise DataError(source, f"the image path {name!r} leads out of {root} ({advice})")
     return Path(path)

@@ -28,6 +28,7 @@ from parteq.datasets.cryoem.dialects import (
     optics_rows,
     to_relion31,
 )
+from parteq.datasets.cryoem.imagefolders import advice, blocks_remembering, folder_of_images, remembered_folder
 from parteq.datasets.cryoem.imagenames import ImagePlaces, image_places
 from parteq.datasets.cryoem.mrc import MrcHeader, read_header
 from parteq.datasets.cryoem.poses import euler_angles, rotations_of_angles
@@ -265,27 +266,32 @@ class Particles:
 
     @cached_property
     def image_folder(self) -> Path:
-        """The folder that image paths are relative to.
+        """The folder that image paths are relative to, see `parteq.datasets.cryoem.imagefolders`."""
+        first = self._first_path()
+        if self.datadir is not None or first is None:
+            return self.datadir or self.source.parent
+        return folder_of_images(self.source, first)
 
-        That of the file; or, if the first image is not there, the working folder if it is there: RELION's paths are
-        relative to the folder of the project, in which its programs are started. Absolute paths must lead into one of
-        the two.
-        """
-        if self.datadir is not None:
-            return self.datadir
-        beside = self.source.parent
+    @property
+    def remembered_folder(self) -> Path | None:
+        """That which the file says it was written with, if the first image is there; nothing is read from it."""
+        first = self._first_path()
+        return None if first is None else remembered_folder(self.star.blocks, first)
+
+    def _first_path(self) -> Path | None:
+        """That of the first image, as it is named."""
         if "rlnImageName" not in self.table or not len(self):
-            return beside
-        name = Path(str(self.table["rlnImageName"].iloc[0]).rpartition("@")[2])
-        if name.is_absolute():
-            return beside if name.is_relative_to(beside.absolute()) else Path()
-        return Path() if not (beside / name).is_file() and name.is_file() else beside
+            return None
+        return Path(str(self.table["rlnImageName"].iloc[0]).rpartition("@")[2])
+
+    def _advice(self) -> str:
+        return advice(None if self.datadir is not None else self.remembered_folder)
 
     def image_places(self) -> ImagePlaces:
         """Where the images are. Raises DataError: a name is no image name, or leads out of the folder."""
         if "rlnImageName" not in self.table:
             raise DataError(self.source, "names no images: it has no column rlnImageName")
-        return image_places(self.source, self.table["rlnImageName"], self.image_folder)
+        return image_places(self.source, self.table["rlnImageName"], self.image_folder, self._advice())
 
     def check_not_lost(self, out: Path) -> None:
         """Refuses to write a file that images are in. Raises DataError."""
@@ -302,7 +308,7 @@ class Particles:
         places = self.image_places()
         for path in places.paths:
             if not path.is_file():
-                raise DataError(path, f"no such file, but {self.source.name} has images in it (see --datadir)")
+                raise DataError(path, f"no such file, but {self.source.name} has images in it ({self._advice()})")
         signs = self.numbers(_SIGN)
         if signs is not None and not (np.abs(signs) == 1).all():
             raise DataError(self.source, f"has a {_SIGN} that is neither 1 nor -1")
@@ -350,8 +356,14 @@ class Particles:
         return Particles(self.source, StarFile({**self.star.blocks, "particles": table}), self.datadir)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes a STAR file of RELION 3.1. Image names stay as they are. Raises DataError as `write_star`."""
-        write_star(path, self.star)
+        """Writes a STAR file of RELION 3.1. Raises DataError as `write_star`.
+
+        Image names stay as they are; what they are relative to is remembered.
+        """
+        first, blocks = self._first_path(), self.star.blocks
+        if first is not None:
+            blocks = blocks_remembering(blocks, self.image_folder, first, Path(path))
+        write_star(path, StarFile(blocks))
 
 
 def open_particles(path: str | os.PathLike[str], *, datadir: str | os.PathLike[str] | None = None) -> Particles:

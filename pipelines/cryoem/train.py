@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Number, Text
-from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint
+from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint, open_with_images
 from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
 from parteq.pipelines.cryoem.symmetry import Symmetry, report_symmetry
 from parteq.pipelines.training import TrainingCommand
@@ -131,10 +132,9 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
 
     def _split(self, particles: Particles) -> tuple[Particles, Particles | None]:
         """Those to train on, and those that errors are measured on after each epoch, if poses are known."""
-        from parteq.datasets.cryoem.particles import open_particles
 
         if self.val is not None:
-            measured = open_particles(self.val, datadir=self.datadir)
+            measured = open_with_images(Path(self.val), self.datadir)
             if not measured.has_poses:
                 raise DataError(self.val, "has no poses to measure by")
             return particles, measured

@@ -151,6 +151,19 @@ def test_estimate_keeps_columns_and_adds_confidence(parteq, simulated, supervise
     assert not list(tmp_path.glob(".poses*"))
 
 
+def test_poses_of_a_run_lead_to_their_images(parteq, simulated, supervised, tmp_path):
+    out = ["--out", tmp_path / "map.mrc", "--quiet"]
+    assert parteq("cryoem", "reconstruct", "--particles", supervised / "poses.star", *out)[0] == 0
+    words = ["--particles", supervised / "poses.star", "--out", tmp_path / "poses.star", "--quiet"]
+    assert parteq("cryoem", "estimate", "--run", supervised, *words)[0] == 0
+    # Elsewhere a file does not lead its images out of its folder, but says what would.
+    status, _, complaint = parteq("cryoem", "reconstruct", "--particles", tmp_path / "poses.star", *out)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert f"give --datadir {simulated.absolute()})" in complaint
+    words = ["--particles", tmp_path / "poses.star", "--datadir", simulated, *out]
+    assert parteq("cryoem", "reconstruct", *words)[0] == 0
+
+
 def test_an_interrupted_estimate_goes_on_to_the_same_file(parteq, simulated, supervised, tmp_path, monkeypatch):
     monkeypatch.setattr("parteq.pipelines.cryoem.estimate._PART", 40)
     estimate, keep, parts = Estimate._estimate, Estimate._keep, []

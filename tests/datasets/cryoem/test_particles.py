@@ -220,6 +220,26 @@ def test_paths_stay_in_the_folder(folder: Path) -> None:
         open_particles(inner / "p.star", datadir=folder / "none")
 
 
+def test_a_file_written_elsewhere_tells_where_its_images_lay(folder: Path) -> None:
+    poses = folder / "poses" / "p.star"
+    poses.parent.mkdir()
+    particles = open_particles(folder / "new.star")
+    particles.write(poses)
+    written = open_particles(poses)
+    assert list(written.table["rlnImageName"]) == list(particles.table["rlnImageName"])
+    with pytest.raises(DataError, match=re.escape(f"give --datadir {folder.absolute()})")):
+        written.images()
+    assert len(open_particles(poses, datadir=folder).images()) == 2
+    # Written again without its images at hand it still knows; beside them there is nothing to know.
+    written.write(poses)
+    assert open_particles(poses).remembered_folder == folder.absolute()
+    open_particles(poses, datadir=folder).write(folder / "again.star")
+    assert "parteq" not in open_particles(folder / "again.star").star.blocks
+    (folder / "stack.mrcs").rename(folder / "away.mrcs")
+    with pytest.raises(DataError, match="see --datadir"):
+        written.images()
+
+
 def replaced(folder: Path, *pairs: tuple[str, str]) -> Path:
     """The file of RELION 3.1 with parts of it replaced."""
     text = RELION31
