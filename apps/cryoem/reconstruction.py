@@ -162,6 +162,7 @@ def insert_particles(
     reconstruction: Reconstruction,
     particles: Particles,
     indices: Int[np.ndarray, " chosen"],
+    pixel_size_in_angstroms: float,
     *,
     ctf: bool = True,
     batch_size: int = 64,
@@ -171,8 +172,9 @@ def insert_particles(
 
     Args:
         reconstruction: to add to.
-        particles: with poses, and a pixel size that all share.
+        particles: with poses.
         indices: which of them.
+        pixel_size_in_angstroms: of all images, see `parteq.datasets.cryoem.imaging`.
         ctf: False to take the contrast transfer function for one although the particles name it.
         batch_size: images in memory at a time.
         progress: is told the number of images that were added.
@@ -181,15 +183,14 @@ def insert_particles(
         DataError: for what is wrong with the stack.
     """
     device, stack = reconstruction.device, particles.images()
-    pixel_size = float(particles.pixel_size_in_angstroms()[0])
     rotations = torch.from_numpy(particles.rotations()).to(device, torch.float32)
-    shifts = torch.from_numpy(particles.shifts_in_angstroms() / pixel_size).to(device, torch.float32)
+    shifts = torch.from_numpy(particles.shifts_in_angstroms() / pixel_size_in_angstroms).to(device, torch.float32)
     parameters = imaging_ctf(particles) if ctf else None
     # In the order of the stack, for the sake of the disk.
     for part in np.array_split(np.sort(indices), max(1, -(-len(indices) // batch_size))):
         transfer = None
         if parameters is not None:
-            transfer = contrast_transfer(parameters.subset(part), stack.box, pixel_size, device=device)
+            transfer = contrast_transfer(parameters.subset(part), stack.box, pixel_size_in_angstroms, device=device)
         images = torch.from_numpy(stack.read(part)).to(device)
         reconstruction.insert(images, rotations[part], shifts[part], transfer)
         progress(len(part))

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from parteq.apps.cryoem.disc import Disc
 from parteq.datasets.cryoem.ctf import contrast_transfer_at
-from parteq.datasets.cryoem.imaging import imaging_ctf
+from parteq.datasets.cryoem.imaging import imaging_ctf, imaging_pixel_size
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.errors import DataError
 
@@ -22,7 +22,6 @@ __all__ = ["ParticleSamples", "working_box"]
 _IN_MEMORY_BYTES = 2**29
 _SCALE_IMAGES = 1000
 _CHUNK = 256
-_SAME_PIXEL_SIZE = 1e-3
 
 
 def working_box(size: int, wanted: int) -> int:
@@ -56,11 +55,7 @@ class ParticleSamples(Dataset[tuple[Tensor, ...]]):
         if self._stack.box != disc.size:
             reason = f"has images of {self._stack.box} pixels, where {disc.size} are expected"
             raise DataError(particles.source, reason)
-        sizes = particles.pixel_size_in_angstroms()
-        if np.ptp(sizes) > _SAME_PIXEL_SIZE * sizes.min():
-            reason = f"has pixels of {sizes.min():g} to {sizes.max():g} Å: images of one pixel size are needed"
-            raise DataError(particles.source, reason)
-        self.pixel_size = float(sizes[0]) * disc.size / disc.box
+        self.pixel_size = imaging_pixel_size(particles) * disc.size / disc.box
         self._ctf = imaging_ctf(particles)
         self._rotations = np.broadcast_to(np.eye(3), (len(particles), 3, 3))
         if particles.has_poses:

@@ -8,7 +8,6 @@ header makes sense in either byte order; any other stamp than the two of the sta
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from parteq.datasets.errors import DataError
 from parteq.datasets.files import replacing
 
 __all__ = ["HEADER_BYTES", "MrcHeader", "header_bytes", "read_header", "read_volume", "write_volume"]
-
-log = logging.getLogger(__name__)
 
 HEADER_BYTES = 1024
 # Number types by the mode of the header: two of integers, float32, uint16 and float16.
@@ -152,12 +149,12 @@ def header_bytes(
     return header.tobytes()
 
 
-def read_volume(path: str | os.PathLike[str]) -> tuple[Float32[np.ndarray, "z y x"], float]:
+def read_volume(path: str | os.PathLike[str]) -> tuple[Float32[np.ndarray, "z y x"], float | None]:
     """Reads a map.
 
     Returns:
-        The voxels [D, D, D], z first, and their size in Å: 1 if the header does not say. A map that is no cube is put
-        into one with zeros around it, centre (voxel n // 2) on centre.
+        The voxels [D, D, D], z first, and their size in Å, None if the header does not say. A map that is no cube is
+        put into one with zeros around it, centre (voxel n // 2) on centre.
 
     Raises:
         DataError: as `read_header`; voxels that are no cubes; numbers that are not finite.
@@ -168,15 +165,13 @@ def read_volume(path: str | os.PathLike[str]) -> tuple[Float32[np.ndarray, "z y 
     sizes = [size for size in header.pixel_sizes_in_angstroms if size is not None]
     if sizes and max(sizes) > min(sizes) * (1 + _SAME_PIXEL_SIZE):
         raise DataError(path, f"its voxels are no cubes but have sides of {', '.join(f'{s:.4g}' for s in sizes)} Å")
-    if not sizes:
-        log.warning("%s says no voxel size: 1 Å is assumed", path)
     stored = np.memmap(header.path, header.dtype, mode="r", offset=header.offset, shape=header.shape)
     # Sections are the first axis of the array, whose axes are to become z, y, x.
     along = [axis for axis in reversed(header.axes)]
     volume = np.ascontiguousarray(stored.transpose([along.index(axis) for axis in (2, 1, 0)]), dtype=np.float32)
     if not np.isfinite(volume).all():
         raise DataError(path, "holds NaN or infinite voxels")
-    return _in_cube(volume), sizes[0] if sizes else 1.0
+    return _in_cube(volume), sizes[0] if sizes else None
 
 
 def _in_cube(volume: Float32[np.ndarray, "z y x"]) -> Float32[np.ndarray, "d d d"]:

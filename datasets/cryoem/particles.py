@@ -36,7 +36,7 @@ from parteq.datasets.cryoem.stack import ImageStack
 from parteq.datasets.cryoem.star import StarFile, read_star, write_star
 from parteq.datasets.errors import DataError
 
-__all__ = ["ANGLES", "Particles", "open_particles"]
+__all__ = ["ANGLES", "FARTHEST_ORIGIN_IN_ANGSTROMS", "PIXEL_SIZES_IN_ANGSTROMS", "Particles", "open_particles"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,10 @@ _OPTICS_OF_CTF = {
     "rlnAmplitudeContrast": "amplitude_contrast",
 }
 
-_FARTHEST_ORIGIN = 1e5  # Å
+PIXEL_SIZES_IN_ANGSTROMS = (1e-3, 1e4)
+"""The least and the most that are understood."""
+FARTHEST_ORIGIN_IN_ANGSTROMS = 1e5
+"""Along either axis."""
 _SIGN = "cs/blob/sign"  # as `parteq.datasets.cryoem.cryosparc` keeps it: −1 where particles are dark
 
 Indices = Sequence[int] | NDArray[np.integer] | NDArray[np.bool_] | slice
@@ -183,7 +186,7 @@ class Particles:
         origins = np.stack([numbers(self.source, self.table, name) for name in columns], axis=1)
         if columns == ORIGINS_IN_PIXELS:
             origins = origins * self.pixel_size_in_angstroms()[:, None]
-        self._check_range("an origin", np.abs(origins).max(1), 0.0, _FARTHEST_ORIGIN, "Å")
+        self._check_range("an origin", np.abs(origins).max(1), 0.0, FARTHEST_ORIGIN_IN_ANGSTROMS, "Å")
         # Not −0 where there is no shift.
         return 0.0 - origins
 
@@ -235,7 +238,7 @@ class Particles:
             if size is None:
                 log.warning("%s says no pixel size, nor do its images: 1 Å is assumed", self.source)
             sizes = np.full(len(self), 1.0 if size is None else size)
-        self._check_range("a pixel size", sizes, 1e-3, 1e4, "Å")
+        self._check_range("a pixel size", sizes, *PIXEL_SIZES_IN_ANGSTROMS, "Å")
         return sizes
 
     def box_in_pixels(self) -> int | None:

@@ -202,8 +202,8 @@ class StackWriter:
             raise ValueError(f"images of shape {list(pixels.shape)} do not fit a stack of box {self.box}")
         if not len(pixels):
             return
-        if not np.isfinite(pixels).all():
-            raise DataError(self.path, "is not written: images have come out as NaN or infinite")
+        if not (np.abs(pixels) < _LARGEST).all():
+            raise DataError(self.path, f"is not written: pixels have come out as NaN, infinite or beyond {_LARGEST:g}")
         self._stream.write(pixels.tobytes())
         self._count += len(pixels)
         self._sums += pixels.sum(dtype=np.float64), np.square(pixels, dtype=np.float64).sum()

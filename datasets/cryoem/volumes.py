@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from parteq.datasets.cryoem.mrc import read_header, read_volume
+from parteq.datasets.cryoem.mrc import read_volume
 from parteq.datasets.cryoem.potential import MODEL_SUFFIXES, potential_of_model
 from parteq.datasets.cryoem.resampling import resample
 from parteq.datasets.errors import DataError
@@ -53,11 +53,17 @@ def open_volume(
             path, box, pixel_size_in_angstroms, assembly=assembly, b_factor=b_factor, align=align
         )
         return volume, pixel_size_in_angstroms
-    volume, old_pixel_size = read_volume(path)
+    volume, said = read_volume(path)
     old_box = volume.shape[-1]
-    if pixel_size_in_angstroms is not None and read_header(path).pixel_size_in_angstroms is None:
+    if said is not None:
+        old_pixel_size = said
+    elif pixel_size_in_angstroms is None:
+        old_pixel_size = 1.0
+        warnings.warn(f"{path} says no voxel size, nor does --pixel-size: 1 Å is assumed", stacklevel=2)
+    else:
         old_pixel_size = pixel_size_in_angstroms * (box or old_box) / old_box
-        warnings.warn(f"{path} is taken to fill the box: a voxel of it is {old_pixel_size:.4g} Å", stacklevel=2)
+        told = f"it is taken to fill the box, with voxels of {old_pixel_size:.4g} Å"
+        warnings.warn(f"{path} says no voxel size: {told}", stacklevel=2)
     field_of_view = old_box * old_pixel_size
     if box is None:
         box = old_box if pixel_size_in_angstroms is None else 2 * round(field_of_view / pixel_size_in_angstroms / 2)

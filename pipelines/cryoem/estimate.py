@@ -36,8 +36,8 @@ __all__ = ["Estimate"]
 _PART = 4096
 """Particles that are done, and put down, before the next are begun."""
 _ASKED = 200
-_MOVES = 2  # the map that training leaves may stand elsewhere in its box than the encoder's
 """Particles for which a search is asked whether the encoder is right."""
+_MOVES = 2  # the map that training leaves may stand elsewhere in its box than the encoder's
 
 
 @dataclass(kw_only=True)
@@ -112,13 +112,17 @@ class Estimate(ParticlesInput, RunCommand):
             raise DataError(self.particles, f"{reason}: rescale the images to the same field of view")
 
     def _volume(self, model: PoseInference) -> Tensor:
-        """The map of the run, in units of the samples."""
+        """The map that poses are held against, in units of the samples.
+
+        To refine, that of the run; it may stand in another frame than what the encoder proposes, which only its own map
+        can choose from.
+        """
         import torch
 
         from parteq.datasets.cryoem.mrc import read_volume
 
         path = self.run_path / "volume.mrc"
-        if not path.exists():
+        if not self.refine or not path.exists():
             return model.decoder.volume().detach().cpu()
         volume, _ = read_volume(path)
         if len(volume) != model.disc.box:

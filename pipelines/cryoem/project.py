@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -95,6 +96,8 @@ class Project(Command):
             return self.pixel_size
         of_map, of_images = read_header(self.volume).pixel_size_in_angstroms, particles.numbers("rlnImagePixelSize")
         if of_map is None or of_images is None:
+            if of_map is None and of_images is None:
+                warnings.warn(f"{self.volume} says no voxel size, nor do the particles: 1 Å is assumed", stacklevel=2)
             return of_map or (1.0 if of_images is None else float(of_images[0]))
         same_size = np.isclose(of_images, of_map, rtol=_TOLERANCE).any()
         if (

@@ -61,7 +61,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         reference = self._reference(particles.images().box, pixel_size)
         particles, symmetry = self._to_axes(particles, pixel_size)
         subsets = self._subsets(particles)
-        parts = self._insert(particles, subsets, self.symmetry)
+        parts = self._insert(particles, pixel_size, subsets, self.symmetry)
         total = parts[0] + parts[1] if self.halves else parts[0]
         volume = self._volume(total)
         results: dict[str, Any] = {
@@ -97,13 +97,12 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
 
     def _with_poses(self) -> tuple[Particles, float]:
         """The particles, and the pixel size in Å that all share."""
+        from parteq.datasets.cryoem.imaging import imaging_pixel_size
+
         particles = self.open()
         if not particles.has_poses:
             raise DataError(self.particles, "has no poses")
-        sizes = particles.pixel_size_in_angstroms()
-        if sizes.min() != sizes.max():
-            raise DataError(self.particles, f"has pixel sizes from {sizes.min():g} to {sizes.max():g} Å: take one")
-        return particles, float(sizes[0])
+        return particles, imaging_pixel_size(particles)
 
     def _reference(self, box: int, pixel_size: float) -> NDArray[np.float32] | None:
         """The map to compare with."""
@@ -115,8 +114,8 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         if self.reference.resolve() in made:
             raise DataError(self.reference, "is read by --reference, and would be lost to a half map")
         volume, its_pixel_size = read_volume(self.reference)
-        if len(volume) != box or abs(its_pixel_size / pixel_size - 1) > 0.01:
-            found = f"{len(volume)} voxels of {its_pixel_size:g} Å"
+        if len(volume) != box or abs((its_pixel_size or pixel_size) / pixel_size - 1) > 0.01:
+            found = f"{len(volume)} voxels" + (f" of {its_pixel_size:g} Å" if its_pixel_size else "")
             raise DataError(self.reference, f"has {found}, the images have {box} pixels of {pixel_size:g} Å")
         return volume
 
@@ -128,7 +127,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
 
         if self.symmetry == "C1":
             return particles, report_symmetry(NO_SYMMETRY)
-        (part,) = self._insert(particles, [np.arange(len(particles))], symmetry="C1")
+        (part,) = self._insert(particles, pixel_size, [np.arange(len(particles))], symmetry="C1")
         frame = (find_axes if self.find_axes else axes_in_place)(self._volume(part), self.symmetry)
         if not self.find_axes:
             return particles, report_symmetry(frame, " Its axes may stand elsewhere: --find-axes looks for them.")
@@ -156,7 +155,9 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         first = np.random.default_rng(self.seed).permutation(len(unique)) < len(unique) // 2
         return [np.flatnonzero(first[images]), np.flatnonzero(~first[images])]
 
-    def _insert(self, particles: Particles, subsets: list[NDArray[np.int64]], symmetry: str) -> list[Reconstruction]:
+    def _insert(
+        self, particles: Particles, pixel_size: float, subsets: list[NDArray[np.int64]], symmetry: str
+    ) -> list[Reconstruction]:
         """A reconstruction of each subset."""
         from tqdm import tqdm
 
@@ -168,7 +169,13 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         with tqdm(total=len(particles), desc="inserting", unit="image", delay=2, disable=hidden, leave=False) as bar:
             for part, subset in zip(parts, subsets, strict=True):
                 insert_particles(
-                    part, particles, subset, ctf=not self.ignore_ctf, batch_size=self.batch_size, progress=bar.update
+                    part,
+                    particles,
+                    subset,
+                    pixel_size,
+                    ctf=not self.ignore_ctf,
+                    batch_size=self.batch_size,
+                    progress=bar.update,
                 )
         return parts
 

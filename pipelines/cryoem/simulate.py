@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -99,6 +98,9 @@ class Simulate(Command):
         volume, pixel_size = open_volume(
             self.volume, self.box, self.pixel_size, assembly=self.assembly, b_factor=self.b_factor, align=self.align
         )
+        least, most = _limits()["pixel_size"]
+        if not least <= pixel_size <= most:
+            raise DataError(self.volume, f"would give pixels of {pixel_size:g} Å: {least:g} to {most:g} is understood")
         box = volume.shape[-1]
         # The noise does not change the poses that a seed gives, nor the poses the noise.
         of_poses, of_noise = (np.random.default_rng(seed) for seed in np.random.SeedSequence(self.seed).spawn(2))
@@ -139,18 +141,14 @@ class Simulate(Command):
 
     def _check(self) -> None:
         """Refuses numbers that make no sense, and a folder with particles of others."""
-        for name in ("n", "box", "pixel_size", "snr", "voltage"):
+        for name in ("n", "box", "snr"):
             value = getattr(self, name)
-            if value is not None and not (value > 0 and (math.isfinite(value) or name == "snr")):
-                raise DataError(f"--{name.replace('_', '-')} {value}", "must be a number greater than 0")
-        for name in ("shift", "astigmatism", "cs", "b_factor"):
+            if value is not None and not value > 0:
+                raise DataError(f"--{name} {value}", "must be a number greater than 0")
+        for name, (least, most) in _limits().items():
             value = getattr(self, name)
-            if value is not None and not (value >= 0 and math.isfinite(value)):
-                raise DataError(f"--{name.replace('_', '-')} {value}", "must be a number that is not negative")
-        if not math.isfinite(self.phase_shift):
-            raise DataError(f"--phase-shift {self.phase_shift}", "must be a number of degrees")
-        if not 0 <= self.amplitude_contrast <= 1:
-            raise DataError(f"--amplitude-contrast {self.amplitude_contrast}", "must be between 0 and 1")
+            if value is not None and not least <= value <= most:
+                raise DataError(f"--{name.replace('_', '-')} {value}", f"must be between {least:g} and {most:g}")
         made = [self.out / name for name in ("particles.star", "particles.mrcs", "volume.mrc")]
         for read in (self.volume, Path(self.poses)):
             if read.resolve() in [path.resolve() for path in made]:
@@ -173,6 +171,7 @@ class Simulate(Command):
 
     def _microscope(self, poses: str | Particles) -> Microscope | None:
         """What CTFs are drawn from; None where they are drawn with the poses, or where there are none."""
+        from parteq.datasets.cryoem.ctf import RANGES
         from parteq.datasets.cryoem.simulate import Microscope
 
         if self.ctf == "none":
@@ -184,14 +183,35 @@ class Simulate(Command):
                     option = f"--{name.replace('_', '-')} {getattr(self, name):g}"
                     raise DataError(option, f"is nothing beside the CTFs of {self.poses}: give --defocus for others")
             return None
+        least, greatest = _range(self.defocus or _DEFOCUS_IN_MICROMETRES)
+        # What those who read the particles understand, in Å.
+        if 1e4 * greatest + self.astigmatism / 2 > RANGES["defocus_u_in_angstroms"][2]:
+            raise DataError(f"--defocus {greatest:g}", "and half the astigmatism must not exceed 100 µm")
         return Microscope(
-            defocus_in_micrometres=_range(self.defocus or _DEFOCUS_IN_MICROMETRES),
+            defocus_in_micrometres=(least, greatest),
             astigmatism_in_angstroms=self.astigmatism,
             voltage_in_kilovolts=self.voltage,
             spherical_aberration_in_millimetres=self.cs,
             amplitude_contrast=self.amplitude_contrast,
             phase_shift_in_degrees=self.phase_shift,
         )
+
+
+def _limits() -> dict[str, tuple[float, float]]:
+    """The least and the most of each option, as those who read the particles understand it."""
+    from parteq.datasets.cryoem.ctf import RANGES
+    from parteq.datasets.cryoem.particles import FARTHEST_ORIGIN_IN_ANGSTROMS, PIXEL_SIZES_IN_ANGSTROMS
+
+    return {
+        "pixel_size": PIXEL_SIZES_IN_ANGSTROMS,
+        "shift": (0, FARTHEST_ORIGIN_IN_ANGSTROMS),
+        "astigmatism": (0, RANGES["defocus_u_in_angstroms"][2]),
+        "voltage": RANGES["voltage_in_kilovolts"][1:3],
+        "cs": (0, RANGES["spherical_aberration_in_millimetres"][2]),
+        "amplitude_contrast": (0, 1),
+        "phase_shift": RANGES["phase_shift_in_degrees"][1:3],
+        "b_factor": (0, 1e6),
+    }
 
 
 def _range(text: str) -> tuple[float, float]:

@@ -219,6 +219,19 @@ def test_half_sets_are_those_of_the_file(parteq, folder, tmp_path):
     assert printed.split("n_half1")[1].split()[0] == "40"
 
 
+def test_pixel_sizes_that_differ_by_rounding_are_one(parteq, folder, tmp_path):
+    """As optics groups have them that were calibrated, or written, apart."""
+    truth = open_particles(folder / "truth.star")
+    sizes = np.where(np.arange(N) < 60, PIXEL_SIZE, PIXEL_SIZE * (1 + 1e-6))
+    rounded = Particles.create(truth.rotations(), None, None, sizes, BOX, list(truth.table["rlnImageName"]))
+    rounded.write(tmp_path / "rounded.star")
+    assert len(open_particles(tmp_path / "rounded.star").optics) == 2
+    words = ["--particles", tmp_path / "rounded.star", "--datadir", folder, "--out", tmp_path / "map.mrc", "--halves"]
+    status, _, complaint = parteq("cryoem", "reconstruct", *words)
+    assert status == 0
+    assert complaint.count("has pixel sizes from 2.5 to 2.5000025 Å: taken as 2.5") == 1
+
+
 def test_without_halves_there_is_a_map_and_nothing_else(parteq, folder, tmp_path):
     words = ["--particles", folder / "truth.star", "--out", tmp_path / "map.mrc", "--symmetry", "C2", "--quiet"]
     assert parteq("cryoem", "reconstruct", *words) == (0, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from parteq.apps.cryoem.estimation import propose
+from parteq.apps.cryoem.samples import ParticleSamples
 from parteq.datasets.cryoem.mrc import read_volume, write_volume
 from parteq.datasets.cryoem.particles import open_particles
 from parteq.pipelines.cli import main
@@ -149,6 +152,23 @@ def test_estimate_keeps_columns_and_adds_confidence(parteq, simulated, supervise
     given = open_particles(simulated / "particles.star")
     assert list(open_particles(out).table.columns)[: len(given.table.columns)] == list(given.table.columns)
     assert not list(tmp_path.glob(".poses*"))
+
+
+def test_heads_are_chosen_by_the_map_of_the_encoder(parteq, simulated, supervised, tmp_path):
+    """Not by that of the run, which refinement may have left in another frame."""
+    run = shutil.copytree(supervised, tmp_path / "run")
+    words = ["--run", run, "--particles", simulated / "particles.star", "--quiet", "--out"]
+    assert parteq("cryoem", "estimate", *words, tmp_path / "before.star")[0] == 0
+    volume, pixel_size = read_volume(run / "volume.mrc")
+    write_volume(run / "volume.mrc", np.rot90(volume, axes=(0, 2)).copy(), pixel_size)
+    assert parteq("cryoem", "estimate", *words, tmp_path / "after.star")[0] == 0
+    assert (tmp_path / "before.star").read_bytes() == (tmp_path / "after.star").read_bytes()
+    model = Run.open(run).checkpoint().model()
+    samples = ParticleSamples(open_particles(simulated / "particles.star"), model.disc, model.config["scale"])
+    with torch.no_grad():
+        expected = propose(model, model.decoder.volume(), samples, torch.device("cpu"))
+    found = open_particles(tmp_path / "after.star").rotations()
+    np.testing.assert_allclose(found, expected.rotations.numpy(), atol=1e-4)
 
 
 def test_poses_of_a_run_lead_to_their_images(parteq, simulated, supervised, tmp_path):

@@ -142,11 +142,11 @@ def test_a_stack_is_inserted_batch_by_batch(tmp_path):
     expected, found, without = Reconstruction(16), Reconstruction(16), Reconstruction(16)
     expected.insert(images[chosen], rotations[chosen], shifts[chosen], transfer[chosen])
     told: list[int] = []
-    insert_particles(found, particles, chosen, batch_size=4, progress=told.append)
+    insert_particles(found, particles, chosen, PIXEL_SIZE, batch_size=4, progress=told.append)
     assert sum(told) == 6
     assert max(told) <= 4
     assert np.allclose(found.volume().numpy(), expected.volume().numpy(), atol=1e-4)
-    insert_particles(without, particles, chosen, ctf=False)
+    insert_particles(without, particles, chosen, PIXEL_SIZE, ctf=False)
     assert not np.allclose(without.volume().numpy(), expected.volume().numpy(), atol=1e-2)
 
 

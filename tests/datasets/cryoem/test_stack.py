@@ -152,7 +152,7 @@ def test_dark_images_are_inverted(stack: Path) -> None:
 
 def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
     with (
-        pytest.raises(DataError, match="NaN or infinite"),
+        pytest.raises(DataError, match="NaN, infinite or beyond"),
         StackWriter(tmp_path / "new.mrcs", 4, 1.0) as writer,
     ):
         writer.append(np.full((1, 4, 4), np.nan, np.float32))

@@ -36,10 +36,12 @@ def test_the_field_of_view_stays_unless_both_are_given(map_of_64_angstroms, aske
 def test_a_map_without_voxel_size_fills_the_box(tmp_path):
     with mrcfile.new(tmp_path / "map.mrc") as file:
         file.set_data(np.random.default_rng(0).normal(size=(10, 10, 10)).astype(np.float32))
-    with pytest.warns(UserWarning, match=r"a voxel of it is 6 Å"):
+    with pytest.warns(UserWarning, match=r"fill the box, with voxels of 6 Å"):
         volume, pixel_size = open_volume(tmp_path / "map.mrc", 20, 3.0)
     assert (*volume.shape, pixel_size) == (20, 20, 20, 3.0)
     assert volume.std(axis=(1, 2)).min() > 0
+    with pytest.warns(UserWarning, match=r"nor does --pixel-size: 1 Å is assumed"):
+        assert open_volume(tmp_path / "map.mrc")[1] == 1.0
 
 
 def test_a_model_needs_a_grid(tmp_path):
