@@ -2,9 +2,10 @@
 
 Two signs. *Stuck*: an encoder that has learned its volume proposes the poses that a search over all rotations finds for
 the same volume; one that is stuck leaves the search something else to find for many images. What is refined later may
-be right all the same, see `parteq.apps.cryoem.halves`. *Symmetric*: the map looks
-the same after a turn that is no small one. A particle may be symmetric; if it is not, such a map is a superposition of
-copies, one of the ways in which ab initio reconstruction fails (Levy et al., arXiv 2203.08138).
+be right all the same, see `parteq.apps.cryoem.halves`. *Symmetric*: the map that is left in the end looks the same
+after a turn that is no small one, nor one of the particle's symmetry as far as that was told. A particle may be
+symmetric; if it is not, such a map is a superposition of copies, one of the ways in which ab initio reconstruction
+fails (Levy et al., arXiv 2203.08138).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Diagnosis:
 
     Attributes:
         agreement: share of the images for which encoder and search agree, see `search_agreement`.
-        similarity: the highest correlation of the map with itself after a turn of more than 40°; 0 if not looked for.
+        similarity: see `self_similarity`; 0 if not looked for.
         turn_in_degrees: of that turn.
     """
 
@@ -70,7 +71,8 @@ class Diagnosis:
         if self.symmetric:
             found += (
                 f" The map looks the same (correlation {self.similarity:.2f}) after a turn by "
-                f"{self.turn_in_degrees:.0f}°: right for a symmetric particle, else a superposition of copies."
+                f"{self.turn_in_degrees:.0f}°: right for a symmetric particle, of which --symmetry tells; else a "
+                "superposition of copies: train with --restarts, or another --seed."
             )
         return found
 
@@ -99,10 +101,18 @@ def search_agreement(
     return float((cosines > math.cos(math.radians(_AGREE_DEGREES))).float().mean())
 
 
-def self_similarity(volume: Float[Tensor, "box box box"]) -> tuple[float, float]:
-    """The highest correlation of a map with itself after a turn of more than 40°, and that turn in degrees."""
+def self_similarity(volume: Float[Tensor, "box box box"], frame: SymmetryFrame = NO_SYMMETRY) -> tuple[float, float]:
+    """The highest correlation of a map with itself after a turn that tells of a symmetry, and that turn in degrees.
+
+    Args:
+        volume: the map.
+        frame: of the symmetry that it is known to have: only turns by more than 40° from all of those are looked at.
+    """
     grid = rotation_grid()
-    grid = grid[_degrees(grid) > _SMALLEST_TURN_DEGREES]
+    apart = torch.stack([_degrees(grid @ turn.T) for turn in frame.turns])
+    grid = grid[apart.amin(0) > _SMALLEST_TURN_DEGREES]
+    if not len(grid):
+        return 0.0, 0.0
     best = grid[int(correlations_after_turns(volume, grid).argmax())]
     # Between the points of the grid.
     steps = torch.linspace(-0.12, 0.12, 7)

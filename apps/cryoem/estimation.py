@@ -21,7 +21,7 @@ from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, find_ax
 from parteq.core.distributed import total
 from parteq.datasets.cryoem.projection import phase_ramp
 
-__all__ = ["Poses", "map_of_poses", "misfit", "propose", "refine", "refine_with_map", "weigh"]
+__all__ = ["Poses", "map_of_poses", "misfit", "noise_left", "propose", "refine", "refine_with_map", "weigh"]
 
 _ROUNDS = 10
 _MOMENTUM = 0.7
@@ -182,6 +182,19 @@ def misfit(
     return float(each_batch(left, data, device, poses.rotations, poses.shifts)[0].mean())
 
 
+def noise_left(
+    model: PoseInference, volume: Float[Tensor, "box box box"], data: Data, poses: Poses, device: torch.device
+) -> Float[Tensor, " f"]:
+    """σ², the variance of a sample at each frequency: what a map leaves of the images at these poses, by shells."""
+    matching, shells = Matching(volume.to(device), model.disc), Shells(model.disc, device)
+
+    def leave(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
+        return (shells.means(matching.missing(samples, transfer, rotations, shifts).abs().square()),)
+
+    (left,) = each_batch(leave, data, device, poses.rotations, poses.shifts)
+    return shells.spread(left.mean(0).to(device)).clamp_min(1e-6)
+
+
 def weigh(
     model: PoseInference,
     volume: Float[Tensor, "box box box"],
@@ -189,10 +202,9 @@ def weigh(
     poses: Poses,
     device: torch.device,
     frame: SymmetryFrame = NO_SYMMETRY,
+    noise: Float[Tensor, " f"] | None = None,
 ) -> Float[Tensor, " n"]:
     """How probable it is that each rotation is right to 15°, given the map; see `parteq.apps.cryoem.matching`.
-
-    The noise is what the map leaves of the images at these poses, shell by shell.
 
     Args:
         model: for its disc.
@@ -201,14 +213,10 @@ def weigh(
         poses: of them.
         device: where to compute.
         frame: of the axes of the map: poses that are right up to its symmetry are right.
+        noise: see `noise_left`; None for that of these particles.
     """
-    matching, shells = Matching(volume.to(device), model.disc), Shells(model.disc, device)
-
-    def leave(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
-        return (shells.means(matching.missing(samples, transfer, rotations, shifts).abs().square()),)
-
-    (left,) = each_batch(leave, data, device, poses.rotations, poses.shifts)
-    noise = shells.spread(left.mean(0).to(device)).clamp_min(1e-6)
+    matching = Matching(volume.to(device), model.disc)
+    noise = noise_left(model, volume, data, poses, device) if noise is None else noise
 
     def weight(samples: Tensor, transfer: Tensor, rotations: Tensor, shifts: Tensor) -> tuple[Tensor, ...]:
         return (matching.confidence(samples, transfer, rotations, shifts, noise, frame.turns),)

@@ -13,9 +13,11 @@ the confidence in the poses promises, so that
 
 is what the confidence is to be multiplied with, and where it is small nothing is to be trusted.
 
-A half of a hundred particles may be too few to find anything. So where halves disagree, all particles are searched
-again, each time begun by chance. What fits the images best is kept, and the agreement is that of the two searches that
-fit best: there are many ways to be wrong, and one, up to a turn, to be right.
+A half of a hundred particles may be too few to find anything, or find it bent as the other half does. So where halves
+disagree, and always where particles are few, all particles are searched again, each time begun by chance. What fits the
+images best is gone on with, begun again with the map it has come to, as long as that helps; and the agreement is that
+of the two searches that fit best: there are many ways to be wrong, and one, up to a turn, to be right. A particle on
+which these two do not agree is given half the confidence of one on which they do, for one of the two is wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from parteq.apps.cryoem.diagnosis import correlations_after_turns
@@ -40,11 +42,17 @@ from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 __all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable"]
 
 # Of what there is confidence in, the share that must agree. Halves have agreed on .6 of a hundred images by a map that
-# was bent alike in both; searches, each begun anywhere, have not.
-_RELIABLE_FROM_HALVES, _RELIABLE_FROM_SEARCHES = 0.8, 0.6
+# was bent alike in both, and searches on .55 of them where neither was right.
+_RELIABLE = 0.8
 _ENOUGH = 0.5  # agreement below which nothing is reliable, however little confidence there is
-_MOST_SEARCHES, _FEWEST_SEARCHES = 10, 3
+_FEW = 1000  # particles, below which halves prove nothing
+_MOST_SEARCHES, _FEWEST_SEARCHES = 30, 3
 _SEARCHED = 20_000  # particles, times searches, lest many particles take for ever
+_AGAIN, _BETTER = (
+    3,
+    0.95,
+)  # how often a search is begun again with its map, and to which share of its misfit it must fall
+_DISPUTED = 0.5  # of the confidence, where two searches disagree
 _KEPT = 0.1
 _MOST = 4000  # particles of both halves
 _MEASURED = 500
@@ -78,8 +86,7 @@ class Reliability:
     @property
     def reliable(self) -> bool:
         """Whether there is agreement on most of the poses that there is confidence in."""
-        enough = _RELIABLE_FROM_HALVES if self.search_agreement is None else _RELIABLE_FROM_SEARCHES
-        return self.factor >= enough and self.agreement >= _ENOUGH
+        return self.factor >= _RELIABLE and self.agreement >= _ENOUGH
 
     def sentence(self) -> str:
         """In words."""
@@ -124,7 +131,7 @@ class _Search:
 def refine_until_reliable(
     model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int, symmetry: str = "C1"
 ) -> Found:
-    """Poses refined with their map; not being reliable, they are searched for by chance, until two searches agree.
+    """Poses refined with their map; few or not reliable, they are searched for by chance, until two searches agree.
 
     Args:
         model: for its disc.
@@ -142,22 +149,34 @@ def refine_until_reliable(
         refined, volume, frame = refine_with_map(model, data, start, device, symmetry)
         return _Search(refined, volume, frame, misfit(model, volume, data, refined, device))
 
-    tried = [search(poses)]
-    agreement = half_agreement(model, data, tried[0].poses, device, seed)
-    confidence = confidence_across_halves(model, data, tried[0].poses, device, seed, tried[0].frame)
-    reliability = Reliability(agreement, float(confidence.mean()))
+    def settled(found: _Search) -> _Search:
+        for _ in range(_AGAIN):
+            before, found = found, min(search(found.poses), found, key=lambda one: one.misfit)
+            if found.misfit > _BETTER * before.misfit:
+                break
+        return found
+
+    def weigh_best() -> Float[Tensor, " n"]:
+        return confidence_across_halves(model, data, tried[0].poses, device, seed, tried[0].frame)
+
     count = len(poses.rotations)
-    for number in range(1, min(_MOST_SEARCHES, max(_FEWEST_SEARCHES, _SEARCHED // count))):
+    few, weights, tried = count < _FEW, torch.ones(count), [search(poses)]
+    agreement, confidence = half_agreement(model, data, tried[0].poses, device, seed), weigh_best()
+    reliability = Reliability(agreement, float(confidence.mean()))
+    searches = min(_MOST_SEARCHES, max(_FEWEST_SEARCHES, _SEARCHED // count))
+    for number in range(1, searches if few or not reliability.reliable else 1):
+        found = search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0))
+        promising = few and found.misfit < tried[0].misfit
+        tried = sorted([*tried, settled(found) if promising else found], key=lambda one: one.misfit)
+        same = _same_poses(tried[1].poses, tried[0].poses, tried[0].volume)
+        confidence, weights = weigh_best(), torch.where(same, 1.0, _DISPUTED)
+        reliability = Reliability(agreement, float(confidence.mean()), float(same.float().mean()))
         if reliability.reliable:
             break
-        tried.append(search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0)))
-        tried.sort(key=lambda found: found.misfit)
-        best, second = tried[:2]
-        confidence = confidence_across_halves(model, data, best.poses, device, seed, best.frame)
-        same = _same_poses(second.poses, best.poses, best.volume)
-        reliability = Reliability(agreement, float(confidence.mean()), same)
     best = tried[0]
-    return Found(best.poses, best.volume, confidence * reliability.factor, best.frame, reliability)
+    # The mean over all is as if all particles were weighed alike.
+    confidence = confidence * weights / weights.mean() * reliability.factor
+    return Found(best.poses, best.volume, confidence.clamp_max(1), best.frame, reliability)
 
 
 def confidence_across_halves(
@@ -208,16 +227,16 @@ def half_agreement(model: PoseInference, data: Data, poses: Poses, device: torch
         volume = map_of_poses(model, part, again, device)
         found.append(refine(model, volume, some_of(data, measured), unknown, device, everywhere=True))
     one, other = found
-    return _same_poses(one, other, volume)
+    return float(_same_poses(one, other, volume).float().mean())
 
 
-def _same_poses(first: Poses, second: Poses, volume: Float[Tensor, "box box box"]) -> float:
-    """The share of particles whose two poses agree, up to a turn of all; the volume is that of the second."""
+def _same_poses(first: Poses, second: Poses, volume: Float[Tensor, "box box box"]) -> Bool[Tensor, " n"]:
+    """Whether the two poses of a particle agree, up to a turn of all; the volume is that of the second."""
     one, other = (poses.rotations.double().numpy() for poses in (first, second))
     turns = pose_errors(one, other).alignment.rotations_in_true_frame(one).swapaxes(1, 2) @ other
     alike = correlations_after_turns(volume, torch.from_numpy(turns).float())
     small = turned_by_vector(torch.eye(3), math.radians(CONFIDENT_DEGREES) * rotation_grid()[::_EVERY, 0])
-    return float((alike > correlations_after_turns(volume, small).mean()).float().mean())
+    return alike > correlations_after_turns(volume, small).mean()
 
 
 def _forgotten(poses: Poses, generator: torch.Generator, kept: float) -> Poses:

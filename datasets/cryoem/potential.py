@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from parteq.datasets.cryoem.modelaxes import turn_onto_z
 from parteq.datasets.cryoem.resampling import resample
 from parteq.datasets.errors import DataError
 
@@ -74,17 +75,8 @@ def _centred(model: gemmi.Model, align: bool) -> tuple[NDArray[np.float64], floa
     places = np.array([atom.pos.tolist() for atom in atoms])
     places -= mass @ places / mass.sum()
     if align:
-        places = places @ _principal_axes(places, mass).T
+        places = places @ turn_onto_z(model, places, mass).T
     return places, float(np.linalg.norm(places, axis=1).max())
-
-
-def _principal_axes(places: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rotation [3, 3] that turns the principal axis which differs most from the others onto z."""
-    moments, axes = np.linalg.eigh(places.T @ (mass[:, None] * places))
-    # Ascending: the middle moment is like the first or like the last, and the one left over is unique.
-    order = [1, 2, 0] if moments[1] - moments[0] > moments[2] - moments[1] else [0, 1, 2]
-    rotation = axes[:, order].T
-    return rotation * np.array([[1.0], [1.0], [np.linalg.det(rotation)]])
 
 
 def potential_of_model(
@@ -104,7 +96,7 @@ def potential_of_model(
         pixel_size_in_angstroms: size of a voxel.
         assembly: as in `read_model`.
         b_factor: in Å², for all atoms in place of the file's (a predicted model has confidences there).
-        align: turn the model so that the principal axis which differs most from the others (that of C_n) is z.
+        align: turn the model so that its axis (that of C_n) is z, see `parteq.datasets.cryoem.modelaxes`.
 
     Returns:
         [z, y, x].

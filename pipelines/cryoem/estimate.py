@@ -35,6 +35,8 @@ __all__ = ["Estimate"]
 
 _PART = 4096
 """Particles that are done, and put down, before the next are begun."""
+_HEARD = 1024
+"""Particles that the noise of more than a part is told by, so that no confidence depends on the part."""
 _ASKED = 200
 """Particles for which a search is asked whether the encoder is right."""
 _MOVES = 2  # the map that training leaves may stand elsewhere in its box than the encoder's
@@ -158,13 +160,14 @@ class Estimate(ParticlesInput, RunCommand):
         names = {"rotations": (count, 3, 3), "shifts": (count, 2), "confidence": (count,)}
         identity = self._identity(samples, volume)
         done, found = self._begun(identity, names)
+        noise = self._noise(model, volume, samples, device)
         shown = is_main() and sys.stderr.isatty() and not self.quiet
         with tqdm(total=count, initial=done, unit="particle", leave=False, disable=not shown) as bar:
             for first in range(done, count, _PART):
                 indices = np.arange(first, min(first + _PART, count))
                 data = _read(samples, indices)
                 poses = self._estimate(model, volume, data, device)
-                confidence = weigh(model, volume, data, poses, device, frame)
+                confidence = weigh(model, volume, data, poses, device, frame, noise)
                 for name, tensor in zip(names, (poses.rotations, poses.shifts, confidence), strict=True):
                     found[name][indices] = tensor.numpy()
                 if is_main():
@@ -172,6 +175,17 @@ class Estimate(ParticlesInput, RunCommand):
                 wait()
                 bar.update(len(indices))
         return done, found
+
+    def _noise(
+        self, model: PoseInference, volume: Tensor, samples: ParticleSamples, device: torch.device
+    ) -> Tensor | None:
+        """What the map leaves of particles evenly spread over all; None where all are one part."""
+        from parteq.apps.cryoem.estimation import noise_left
+
+        if len(samples) <= _PART:
+            return None
+        data = _read(samples, _spread(len(samples), _HEARD))
+        return noise_left(model, volume, data, self._estimate(model, volume, data, device), device)
 
     def _estimate(self, model: PoseInference, volume: Tensor, data: Any, device: torch.device) -> Poses:
         from parteq.apps.cryoem.estimation import propose, refine
@@ -197,7 +211,7 @@ class Estimate(ParticlesInput, RunCommand):
         from parteq.apps.cryoem.diagnosis import Diagnosis, search_agreement
         from parteq.apps.cryoem.estimation import Poses
 
-        few = np.unique(np.linspace(0, len(samples) - 1, _ASKED).astype(int))
+        few = _spread(len(samples), _ASKED)
         poses = Poses(*(torch.from_numpy(found[name][few]) for name in ("rotations", "shifts")))
         diagnosis = Diagnosis(search_agreement(model, volume, _read(samples, few), poses, device, frame))
         if diagnosis.stuck:
@@ -239,6 +253,11 @@ class Estimate(ParticlesInput, RunCommand):
         with replacing(self._parts_file()) as temporary:
             parts = {name: values[:done] for name, values in found.items()}
             np.savez(temporary, identity=identity, done=done, **parts)
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Numbers of some of the particles, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
 def _read(samples: ParticleSamples, indices: np.ndarray) -> TensorDataset:

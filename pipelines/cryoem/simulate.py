@@ -73,7 +73,7 @@ class Simulate(Command):
     b_factor: Optional = None
     """Å², in place of those of a model."""
     align: bool = False
-    """Turn a model's unique principal axis onto z."""
+    """Turn a model's symmetry axis onto z."""
 
     def folder_to_make(self) -> Path:
         """That of the particles."""

@@ -67,7 +67,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
     val: Text = None
     """Particles with poses to measure on; else a part."""
     restarts: int = 0
-    """Begin again up to so many times if stuck."""
+    """Begin again up to so often if stuck or spuriously symmetric."""
     max_seconds: float = math.inf
     """Train no longer than this; refinement comes after."""
     epochs: int = 0
@@ -182,7 +182,7 @@ class _Training:
         self.cpu_before = history[-1]["cpu_seconds"] if history else 0.0
 
     def fit(self) -> PoseInference:
-        """Trains, more than once if stuck and allowed; the best of the attempts."""
+        """Trains, more than once if what comes out is doubtful and allowed; the best of the attempts."""
         from dataclasses import replace
 
         import torch
@@ -216,9 +216,13 @@ class _Training:
                     progress=not command.quiet,
                 )
             state = None
-            if attempt == command.restarts or self._time_is_over() or not self._diagnosis(model).stuck:
+            if attempt == command.restarts or self._time_is_over():
                 break
-            log.warning("parteq: attempt %d is stuck: beginning again", attempt + 1)
+            _, diagnosis = self.finish(model)
+            # The symmetry of a map of known poses is the particle's.
+            if not diagnosis.stuck and not (diagnosis.symmetric and command.mode == "abinitio"):
+                break
+            log.warning("parteq: attempt %d: %s Beginning again.", attempt + 1, diagnosis.sentence())
         return model if command.restarts == 0 else cast("PoseInference", self.run.checkpoint().model())
 
     def _augment(self, model: PoseInference) -> Augment | None:
@@ -288,11 +292,11 @@ class _Training:
         with torch.no_grad():
             return propose(model, model.decoder.volume(), data, self.device)
 
-    def _diagnosis(self, model: PoseInference) -> Diagnosis:
-        """Of a part of the particles."""
+    def _encoder_agreement(self, model: PoseInference) -> float:
+        """See `search_agreement`: of a part of the particles, in the encoder's own map."""
         import torch
 
-        from parteq.apps.cryoem.diagnosis import Diagnosis, search_agreement, self_similarity
+        from parteq.apps.cryoem.diagnosis import search_agreement
         from parteq.apps.cryoem.passes import some_of
         from parteq.apps.cryoem.symmetry_axes import find_axes
 
@@ -300,29 +304,32 @@ class _Training:
         with torch.no_grad():
             poses, volume = self._propose(model, part), model.decoder.volume().cpu()
             frame = find_axes(volume.numpy(), self.command.symmetry)
-            agreement = search_agreement(model, volume, part, poses, self.device, frame)
-        return Diagnosis(agreement, *self_similarity(volume))
+            return search_agreement(model, volume, part, poses, self.device, frame)
 
     def finish(self, model: PoseInference) -> tuple[Found, Diagnosis]:
-        """Poses refined with the map they make, how far to trust them, and what is to be said of the encoder."""
+        """Poses refined with the map they make, how far to trust them, and what is to be said of encoder and map."""
+        from parteq.apps.cryoem.diagnosis import Diagnosis, self_similarity
+
+        model.to(self.device)
+        agreement, found = self._encoder_agreement(model), self._found(model)
+        return found, Diagnosis(agreement, *self_similarity(found.volume, found.frame))
+
+    def _found(self, model: PoseInference) -> Found:
         import torch
 
         from parteq.apps.cryoem.estimation import map_of_poses, weigh
         from parteq.apps.cryoem.halves import Found, refine_until_reliable
         from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, find_axes
 
-        model.to(self.device)
-        symmetry, diagnosis = self.command.symmetry, self._diagnosis(model)
-        poses = self._propose(model, self.data)
+        symmetry, poses = self.command.symmetry, self._propose(model, self.data)
         with torch.no_grad():
             if self.command.mode == "abinitio":
-                seed = self.command.seed
-                return refine_until_reliable(model, self.data, poses, self.device, seed, symmetry), diagnosis
+                return refine_until_reliable(model, self.data, poses, self.device, self.command.seed, symmetry)
             volume = map_of_poses(model, self.data, self._known(), self.device)
             frame = find_axes(volume.numpy(), symmetry)
             # Known poses need no axes, and turns about wrong ones would count as right.
             confidence = weigh(model, volume, self.data, poses, self.device, frame if frame.found else NO_SYMMETRY)
-        return Found(poses, volume, confidence, frame, reliability=None), diagnosis
+        return Found(poses, volume, confidence, frame, reliability=None)
 
     def results(self, model: PoseInference, found: Found, diagnosis: Diagnosis) -> dict[str, Any]:
         """Writes map, poses and report, and tells what came out."""

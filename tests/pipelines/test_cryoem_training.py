@@ -186,6 +186,7 @@ def test_poses_of_a_run_lead_to_their_images(parteq, simulated, supervised, tmp_
 
 def test_an_interrupted_estimate_goes_on_to_the_same_file(parteq, simulated, supervised, tmp_path, monkeypatch):
     monkeypatch.setattr("parteq.pipelines.cryoem.estimate._PART", 40)
+    monkeypatch.setattr("parteq.pipelines.cryoem.estimate._HEARD", 10)
     estimate, keep, parts = Estimate._estimate, Estimate._keep, []
 
     def counted(self, model, volume, data, device):
@@ -212,8 +213,40 @@ def test_an_interrupted_estimate_goes_on_to_the_same_file(parteq, simulated, sup
     assert "in another order" in complaint
     assert parteq("cryoem", "estimate", *words, tmp_path / "poses.star", "--resume")[0] == 0
     assert (tmp_path / "poses.star").read_bytes() == (tmp_path / "whole.star").read_bytes()
-    assert parts == [40, 40, 16, 40, 40, 16]
+    # First of all some that the noise is told by.
+    assert parts == [10, 40, 40, 16, 10, 40, 10, 40, 16], parts
     assert not list(tmp_path.glob(".poses*"))
+
+
+def test_confidence_does_not_depend_on_the_part(parteq, simulated, supervised, tmp_path, monkeypatch):
+    monkeypatch.setattr("parteq.pipelines.cryoem.estimate._PART", 40)
+    rows = np.concatenate([np.arange(40), np.arange(10), np.arange(60, 90)])
+    open_particles(simulated / "particles.star").subset(rows).write(simulated / "twice.star")
+    words = ["--run", supervised, "--particles", simulated / "twice.star", "--out", tmp_path / "poses.star", "--quiet"]
+    assert parteq("cryoem", "estimate", *words)[0] == 0
+    confidence = open_particles(tmp_path / "poses.star").table["parteqConfidence"].to_numpy()
+    np.testing.assert_allclose(confidence[40:50], confidence[:10], atol=1e-5)
+    assert confidence.std() > 1e-3
+
+
+@pytest.mark.parametrize(("agreement", "similarity", "attempts"), [(1.0, 0.99, 3), (0.1, 0.0, 3), (1.0, 0.0, 1)])
+def test_a_doubtful_run_is_begun_again(parteq, simulated, tmp_path, monkeypatch, agreement, similarity, attempts):
+    """Be its encoder stuck or the map that it leaves spuriously symmetric."""
+    looked_at = []
+
+    def similar(volume, frame):
+        looked_at.append(volume)
+        return similarity, 180.0
+
+    monkeypatch.setattr("parteq.apps.cryoem.diagnosis.search_agreement", lambda *_: agreement)
+    monkeypatch.setattr("parteq.apps.cryoem.diagnosis.self_similarity", similar)
+    run, found = tmp_path / "run", tmp_path / "found.json"
+    words = ["--particles", simulated / "particles.star", "--out", run, "--epochs", 1, "--restarts", 2, "--json", found]
+    assert parteq("cryoem", "train", *words, *SMALL)[0] == 0
+    assert len(Run.open(run).history()) == attempts
+    assert json.loads(found.read_text())["self_similarity"] == similarity
+    written = read_volume(run / "volume.mrc")[0]
+    assert np.corrcoef(written.ravel(), looked_at[-1].numpy().ravel())[0, 1] == pytest.approx(1, abs=1e-6)
 
 
 def test_equivariance_is_measured(parteq, supervised, tmp_path):

@@ -28,7 +28,7 @@ def test_confidence_is_scaled_to_what_halves_agree_on(agreement, confidence, fac
 
 
 def test_what_searches_agree_on_counts_where_halves_do_not():
-    assert Reliability(0.1, 0.8, search_agreement=0.6).reliable
+    assert not Reliability(0.1, 0.8, search_agreement=0.6).reliable
     found = Reliability(0.1, 0.9, search_agreement=0.9)
     assert found.reliable
     assert found.factor == 1
@@ -37,23 +37,63 @@ def test_what_searches_agree_on_counts_where_halves_do_not():
     )
 
 
-def test_the_search_goes_on_until_the_two_that_fit_best_agree(noisy, monkeypatch):  # noqa: F811
-    data, rotations, shifts = noisy
-    jitter = torch.nn.functional.normalize(torch.randn(2, len(rotations), 3), dim=2) * 0.02
-    right = [turned_by_vector(rotations, turns) for turns in jitter]
-    ends = iter([rotations.roll(1, 0), rotations.roll(2, 0), right[0], rotations.roll(3, 0), right[1], right[0]])
+def ending_at(monkeypatch, model, data, shifts, ends) -> None:
+    """Lets searches end at these rotations, one after another; begun again, they stay."""
+    left = []
 
     def refined(model, data, start, device, symmetry):
-        poses = Poses(next(ends), shifts)
+        poses = start if any(start is one for one in left) else Poses(next(ends), shifts)
+        left.append(poses)
         return poses, map_of_poses(model, data, poses, device), NO_SYMMETRY
 
     monkeypatch.setattr(halves, "refine_with_map", refined)
-    monkeypatch.setattr(halves, "half_agreement", lambda *_: 0.0)
-    found = halves.refine_until_reliable(small_model(), data, Poses(rotations, shifts), CPU, seed=0)
+
+
+def shaken(rotations: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """The rotations, a degree off, so often."""
+    jitter = torch.nn.functional.normalize(torch.randn(count, len(rotations), 3), dim=2) * 0.02
+    return [turned_by_vector(rotations, turns) for turns in jitter]
+
+
+# Few particles, which the halves prove nothing of, and more.
+@pytest.mark.parametrize(("few", "agreement"), [(1000, 1.0), (10, 0.0)])
+def test_the_search_goes_on_until_the_two_that_fit_best_agree(noisy, monkeypatch, few, agreement):  # noqa: F811
+    data, rotations, shifts = noisy
+    model, right = small_model(), shaken(rotations, 2)
+    ends = iter([rotations.roll(1, 0), rotations.roll(2, 0), right[0], rotations.roll(3, 0), right[1], right[0]])
+    ending_at(monkeypatch, model, data, shifts, ends)
+    monkeypatch.setattr(halves, "half_agreement", lambda *_: agreement)
+    monkeypatch.setattr(halves, "_FEW", few)
+    found = halves.refine_until_reliable(model, data, Poses(rotations, shifts), CPU, seed=0)
     assert found.reliability.reliable
     assert found.reliability.search_agreement > 0.8
     assert np.median(errors(found.poses.rotations, rotations)) < 3
     assert len(list(ends)) == 1
+
+
+def test_halves_that_agree_are_enough_where_particles_are_many(noisy, monkeypatch):  # noqa: F811
+    data, rotations, shifts = noisy
+    model = small_model()
+    ending_at(monkeypatch, model, data, shifts, iter([rotations]))
+    monkeypatch.setattr(halves, "half_agreement", lambda *_: 1.0)
+    monkeypatch.setattr(halves, "_FEW", 10)
+    found = halves.refine_until_reliable(model, data, Poses(rotations, shifts), CPU, seed=0)
+    assert found.reliability.reliable
+    assert found.reliability.search_agreement is None
+
+
+def test_a_disputed_pose_is_trusted_less(noisy, monkeypatch):  # noqa: F811
+    data, rotations, shifts = noisy
+    model, right = small_model(), shaken(rotations, 2)
+    disputed = torch.arange(len(rotations)) % 4 == 0
+    right[1][disputed] = right[1][disputed].roll(1, 0)
+    ending_at(monkeypatch, model, data, shifts, iter(right))
+    monkeypatch.setattr(halves, "half_agreement", lambda *_: 0.0)
+    monkeypatch.setattr(halves, "_MOST_SEARCHES", 2)
+    found = halves.refine_until_reliable(model, data, Poses(rotations, shifts), CPU, seed=0)
+    assert 0.6 < found.reliability.search_agreement < 0.9
+    assert found.confidence[disputed].mean() < 0.6 * found.confidence[~disputed].mean()
+    assert found.confidence.max() <= 1
 
 
 @pytest.mark.slow

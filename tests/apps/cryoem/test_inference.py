@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -119,3 +121,9 @@ def test_a_symmetric_map_is_told_from_one_that_is_not():
     assert alone < 0.9
     assert twice > 0.95
     assert turn > 150
+    # A symmetry that was told of is none to wonder at.
+    told, other = self_similarity(
+        volume + torch.roll(volume.flip(1, 2), (1, 1), (1, 2)), replace(NO_SYMMETRY, symmetry="C2")
+    )
+    assert told < 0.9
+    assert other < 150

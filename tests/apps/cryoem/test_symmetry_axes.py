@@ -16,6 +16,7 @@ from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.pointgroups import point_group
 from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, axes_in_place, find_axes
 from parteq.datasets.cryoem.poses import uniform_rotations
+from parteq.datasets.cryoem.potential import potential_of_model
 from parteq.datasets.cryoem.projection import project
 
 from .conftest import BOX, small_model
@@ -123,3 +124,12 @@ def test_without_symmetry_there_is_nothing_to_find():
     assert not found.offset_in_voxels.any()
     with pytest.raises(ValueError, match="no point group"):
         find_axes(blobs(12, "C1"), "Q7")
+
+
+@pytest.mark.realdata
+def test_a_model_is_aligned_as_its_map_is_symmetric(shared_data):
+    """A pentamer whose axis of inertia is 3° off."""
+    volume = potential_of_model(shared_data / "cryoem" / "3wip.pdb", 32, 5.0, align=True)
+    found = find_axes(volume, "C5")
+    assert np.degrees(np.arccos(abs(found.matrix[2, 2]))) < 0.5
+    assert axes_in_place(volume, "C5").correlation > 0.94

@@ -7,7 +7,9 @@ from pathlib import Path
 import gemmi
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from parteq.datasets.cryoem.modelaxes import turn_onto_z
 from parteq.datasets.cryoem.potential import potential_of_model, read_model
 from parteq.datasets.errors import DataError
 
@@ -118,6 +120,49 @@ def test_aligning_brings_the_unique_axis_onto_z(tmp_path):
         np.average(height**2, weights=np.clip(volume, 0, None).sum(axes)) for axes in [(1, 2), (0, 2), (0, 1)]
     ]
     assert mean_square[0] < 0.3 * mean_square[1] == pytest.approx(0.3 * mean_square[2], rel=0.05)
+
+
+def five_chains(path: Path) -> Path:
+    """A pentamer about a skew axis, with a ligand on one chain that bends the axes of inertia, and one chain cut."""
+    generator = np.random.default_rng(1)
+    chain = generator.normal(size=(12, 3)) * [3, 3, 2] + [14, 0, 0]
+    skew = Rotation.from_euler("xyz", [40, 25, 70], degrees=True)
+    structure, model = gemmi.Structure(), gemmi.Model(1)
+    for number in range(5):
+        about = skew * Rotation.from_euler("z", 72 * number, degrees=True)
+        found = gemmi.Chain("ABCDE"[number])
+        for seqid, place in enumerate(chain[: 11 if number == 3 else None], 1):
+            found.add_residue(residue("ALA", seqid, about.apply(place)))
+        if number == 0:
+            for seqid, place in enumerate(generator.normal([12, 0, 9], size=(6, 3)), 100):
+                found.add_residue(residue("LIG", seqid, about.apply(place)))
+        model.add_chain(found)
+    structure.add_model(model)
+    structure.write_pdb(str(path))
+    return path
+
+
+def residue(name: str, seqid: int, place: np.ndarray) -> gemmi.Residue:
+    """Of one carbon."""
+    found, carbon = gemmi.Residue(), gemmi.Atom()
+    found.name, found.seqid = name, gemmi.SeqId(seqid, " ")
+    carbon.name, carbon.element, carbon.pos = "CA", gemmi.Element("C"), gemmi.Position(*place)
+    carbon.b_iso = 20.0
+    found.add_atom(carbon)
+    return found
+
+
+def test_the_axis_is_the_one_that_the_chains_turn_about(tmp_path):
+    path = five_chains(tmp_path / "pentamer.pdb")
+    model = read_model(path)
+    places = np.array([place.atom.pos.tolist() for place in model.all()])
+    places -= places.mean(0)
+    axis = Rotation.from_euler("xyz", [40, 25, 70], degrees=True).apply([0, 0, 1])
+    turned = turn_onto_z(model, places, np.ones(len(places))) @ axis
+    assert np.degrees(np.arccos(min(1.0, abs(turned[2])))) < 0.1
+    # The axes of inertia are bent: none is as near.
+    inertia = np.abs(np.linalg.eigh(places.T @ places)[1].T @ axis)
+    assert np.degrees(np.arccos(inertia.max())) > 2
 
 
 def test_a_box_that_is_too_small_is_refused(tmp_path):
