@@ -14,10 +14,11 @@ the confidence in the poses promises, so that
 is what the confidence is to be multiplied with, and where it is small nothing is to be trusted.
 
 A half of a hundred particles may be too few to find anything, or find it bent as the other half does. So where halves
-disagree, and always where particles are few, all particles are searched again, each time begun by chance. What fits the
-images best is gone on with, begun again with the map it has come to, as long as that helps; and the agreement is that
-of the two searches that fit best: there are many ways to be wrong, and one, up to a turn, to be right. A particle on
-which these two do not agree is given half the confidence of one on which they do, for one of the two is wrong.
+disagree, and always where particles are few, all particles are searched again, each time begun by chance. A search that
+is among the two that fit the images best is begun again with the map it has come to, as long as that helps. What fits
+best is kept, and the agreement is that of these two: there are many ways to be wrong, and one, up to a turn, to be
+right. A particle on which the two do not agree is given half the confidence of one on which they do, for one of them is
+wrong.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def refine_until_reliable(
     searches = min(_MOST_SEARCHES, max(_FEWEST_SEARCHES, _SEARCHED // count))
     for number in range(1, searches if few or not reliability.reliable else 1):
         found = search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0))
-        promising = few and found.misfit < tried[0].misfit
+        promising = few and found.misfit < tried[:2][-1].misfit
         tried = sorted([*tried, settled(found) if promising else found], key=lambda one: one.misfit)
         same = _same_poses(tried[1].poses, tried[0].poses, tried[0].volume)
         confidence, weights = weigh_best(), torch.where(same, 1.0, _DISPUTED)

@@ -11,11 +11,12 @@ from parteq.datasets.cryoem.ctf import CTFParameters
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.errors import DataError
 
-__all__ = ["altered_by_ctf", "imaging_ctf", "imaging_pixel_size", "passed_over_of_ctf"]
+__all__ = ["SAME_PIXEL_SIZE", "altered_by_ctf", "imaging_ctf", "imaging_pixel_size", "passed_over_of_ctf"]
 
 log = logging.getLogger(__name__)
 
-_SAME_PIXEL_SIZE = 1e-3  # pixel sizes that differ by a smaller share are one, written with more digits or fewer
+SAME_PIXEL_SIZE = 1e-3
+"""Pixel sizes that differ by a smaller share are one, written with more digits or fewer."""
 _ALTERED = {"rlnCtfDataArePhaseFlipped": "phase-flipped", "rlnCtfDataAreCtfPremultiplied": "multiplied with their CTF"}
 # How a CTF falls off or is bent, which nothing here looks at, and what is said where there is nothing to it.
 _PASSED_OVER = {"rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0, "rlnBeamTiltX": 0.0, "rlnBeamTiltY": 0.0}
@@ -32,7 +33,7 @@ def imaging_pixel_size(particles: Particles) -> float:
     if least == most:
         return least
     said, common = f"has pixel sizes from {least:.8g} to {most:.8g} Å", float(np.median(sizes))
-    if most - least > _SAME_PIXEL_SIZE * least:
+    if most - least > SAME_PIXEL_SIZE * least:
         raise DataError(particles.source, f"{said}: images of one pixel size are needed")
     warnings.warn(f"{particles.source} {said}: taken as {common:.8g} Å", stacklevel=2)
     return common

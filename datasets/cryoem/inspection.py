@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parteq.core.sphere import spread_directions
-from parteq.datasets.cryoem.imaging import altered_by_ctf, passed_over_of_ctf
+from parteq.datasets.cryoem.imaging import SAME_PIXEL_SIZE, altered_by_ctf, passed_over_of_ctf
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.errors import DataError
 
@@ -86,7 +86,8 @@ def _inspect_sizes(particles: Particles, found: Inspection) -> None:
     known = particles.numbers("rlnImagePixelSize") is not None
     found.flag(not known, "the file says no pixel size")
     sizes, counts = np.unique(particles.pixel_size_in_angstroms(), return_counts=True)
-    found.flag(len(sizes) > 1, f"there are several pixel sizes: {listed([f'{size:.4g} Å' for size in sizes])}")
+    several = sizes[-1] - sizes[0] > SAME_PIXEL_SIZE * sizes[0]
+    found.flag(several, f"there are several pixel sizes: {listed([f'{size:.6g} Å' for size in sizes])}")
     found.numbers["pixel_size_in_angstroms"] = float(sizes[np.argmax(counts)])
     box = particles.box_in_pixels()
     found.numbers["box_in_pixels"] = box
