@@ -143,6 +143,7 @@ def resolution_figure(
                 textcoords="offset points",
                 fontsize=8,
                 horizontalalignment=side[0],
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
         ticks = np.unique(np.linspace(1, shells[-1], 8).round().astype(int))
         axes.set_xticks(ticks, [f"{found.box_in_angstroms / tick:.1f}" for tick in ticks])

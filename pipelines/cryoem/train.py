@@ -37,6 +37,7 @@ __all__ = ["TrainPoses"]
 log = logging.getLogger(__name__)
 
 IMAGES_SHOWN = 70_000
+FEWEST_PASSES, MOST_PASSES = 10, 250
 MEASURED = 1000
 HELD_OUT = 0.2
 
@@ -71,7 +72,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
     max_seconds: float = math.inf
     """Train no longer than this; refinement comes after."""
     epochs: int = 0
-    """Passes; 0: 70,000 images in all, but at least 10 passes."""
+    """Passes; 0: 70,000 images in all, but 10 to 250 passes."""
     batch_size: Number = 64
     """Images a step."""
     weight_decay: float = 0.01
@@ -174,7 +175,8 @@ class _Training:
         if measured is not None:
             self.measured = ParticleSamples(measured, samples.disc, samples.scale)
             self.measured_data = self.measured.in_memory()
-        epochs = command.epochs or max(10, math.ceil(IMAGES_SHOWN / len(samples)))
+        passes = math.ceil(IMAGES_SHOWN / len(samples))
+        epochs = command.epochs or min(max(FEWEST_PASSES, passes), MOST_PASSES)
         self.settings = replace(command.settings(), epochs=epochs)
         history = run.history()
         self.before = history[-1]["seconds"] if history else 0.0
