@@ -40,7 +40,7 @@ from parteq.apps.cryoem.passes import Data, some_of
 from parteq.apps.cryoem.pose_metrics import pose_errors
 from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 
-__all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable"]
+__all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable", "same_poses"]
 
 # Of what there is confidence in, the share that must agree. Halves have agreed on .6 of a hundred images by a map that
 # was bent alike in both, and searches on .55 of them where neither was right.
@@ -169,7 +169,7 @@ def refine_until_reliable(
         found = search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0))
         promising = few and found.misfit < tried[:2][-1].misfit
         tried = sorted([*tried, settled(found) if promising else found], key=lambda one: one.misfit)
-        same = _same_poses(tried[1].poses, tried[0].poses, tried[0].volume)
+        same = same_poses(tried[1].poses, tried[0].poses, tried[0].volume)
         confidence, weights = weigh_best(), torch.where(same, 1.0, _DISPUTED)
         reliability = Reliability(agreement, float(confidence.mean()), float(same.float().mean()))
         if reliability.reliable:
@@ -228,10 +228,10 @@ def half_agreement(model: PoseInference, data: Data, poses: Poses, device: torch
         volume = map_of_poses(model, part, again, device)
         found.append(refine(model, volume, some_of(data, measured), unknown, device, everywhere=True))
     one, other = found
-    return float(_same_poses(one, other, volume).float().mean())
+    return float(same_poses(one, other, volume).float().mean())
 
 
-def _same_poses(first: Poses, second: Poses, volume: Float[Tensor, "box box box"]) -> Bool[Tensor, " n"]:
+def same_poses(first: Poses, second: Poses, volume: Float[Tensor, "box box box"]) -> Bool[Tensor, " n"]:
     """Whether the two poses of a particle agree, up to a turn of all; the volume is that of the second."""
     one, other = (poses.rotations.double().numpy() for poses in (first, second))
     turns = pose_errors(one, other).alignment.rotations_in_true_frame(one).swapaxes(1, 2) @ other

@@ -81,11 +81,13 @@ class Estimate(ParticlesInput, RunCommand):
             model.disc = Disc(disc.box, size).to(device)  # images are read into the other, on the CPU
             samples = ParticleSamples(particles, disc, model.config["scale"])
             self._check_scale(samples.pixel_size, model.config["pixel_size"])
-            volume = self._volume(model)
+            of_run = self._volume(model)
+            # It may stand in another frame than what the encoder proposes, which only its own map can choose from.
+            volume = of_run if self.refine else model.decoder.volume().detach().cpu()
             frame = self._axes(volume)
             with torch.no_grad():
                 done, found = self._parts(model, volume, samples, device, frame)
-                asked = {} if self.refine else self._ask_search(model, volume, samples, device, found, frame)
+                asked = {} if self.refine else self._ask_search(model, of_run, samples, device, found)
             if reliability is not None:
                 found["confidence"] *= reliability.factor
             if is_main():
@@ -114,17 +116,13 @@ class Estimate(ParticlesInput, RunCommand):
             raise DataError(self.particles, f"{reason}: rescale the images to the same field of view")
 
     def _volume(self, model: PoseInference) -> Tensor:
-        """The map that poses are held against, in units of the samples.
-
-        To refine, that of the run; it may stand in another frame than what the encoder proposes, which only its own map
-        can choose from.
-        """
+        """The map of the run, in units of the samples."""
         import torch
 
         from parteq.datasets.cryoem.mrc import read_volume
 
         path = self.run_path / "volume.mrc"
-        if not self.refine or not path.exists():
+        if not path.exists():
             return model.decoder.volume().detach().cpu()
         volume, _ = read_volume(path)
         if len(volume) != model.disc.box:
@@ -203,17 +201,21 @@ class Estimate(ParticlesInput, RunCommand):
         samples: ParticleSamples,
         device: torch.device,
         found: dict[str, np.ndarray],
-        frame: SymmetryFrame,
     ) -> dict[str, Any]:
-        """Whether a search over all rotations finds the poses of the encoder, for a part of the particles."""
+        """Whether a search in the map of the run finds the poses of the encoder, up to one turn of all.
+
+        For a part of the particles.
+        """
         import torch
 
-        from parteq.apps.cryoem.diagnosis import Diagnosis, search_agreement
-        from parteq.apps.cryoem.estimation import Poses
+        from parteq.apps.cryoem.diagnosis import Diagnosis
+        from parteq.apps.cryoem.estimation import Poses, refine
+        from parteq.apps.cryoem.halves import same_poses
 
         few = _spread(len(samples), _ASKED)
         poses = Poses(*(torch.from_numpy(found[name][few]) for name in ("rotations", "shifts")))
-        diagnosis = Diagnosis(search_agreement(model, volume, _read(samples, few), poses, device, frame))
+        searched = refine(model, volume, _read(samples, few), poses, device, everywhere=True, moves=_MOVES)
+        diagnosis = Diagnosis(float(same_poses(poses, searched, volume).float().mean()))
         if diagnosis.stuck:
             warnings.warn(diagnosis.sentence(), stacklevel=2)
         unreliable = {"reliable": False} if diagnosis.stuck else {}

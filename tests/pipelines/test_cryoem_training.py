@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.spatial.transform import Rotation
 
-from parteq.apps.cryoem.estimation import propose
+from parteq.apps.cryoem.estimation import Poses, propose
 from parteq.apps.cryoem.samples import ParticleSamples
 from parteq.datasets.cryoem.mrc import read_volume, write_volume
 from parteq.datasets.cryoem.particles import open_particles
@@ -169,6 +170,23 @@ def test_heads_are_chosen_by_the_map_of_the_encoder(parteq, simulated, supervise
         expected = propose(model, model.decoder.volume(), samples, torch.device("cpu"))
     found = open_particles(tmp_path / "after.star").rotations()
     np.testing.assert_allclose(found, expected.rotations.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("shuffled", "stuck"), [(0, False), (1, True)])
+def test_the_encoder_is_held_against_the_map_of_the_run(
+    parteq, simulated, supervised, tmp_path, monkeypatch, shuffled, stuck
+):
+    """Up to one turn of all: its own map, if that is wrong, agrees with its wrong poses."""
+    turn = torch.from_numpy(Rotation.random(random_state=1).as_matrix()).float()
+
+    def proposed(self, model, volume, data, device):
+        _, _, rotations, shifts = data.tensors
+        return Poses(rotations.roll(shuffled, 0) @ turn, shifts)
+
+    monkeypatch.setattr(Estimate, "_estimate", proposed)
+    words = ["--run", supervised, "--particles", simulated / "particles.star", "--out", tmp_path / "poses.star"]
+    assert parteq("cryoem", "estimate", *words, "--json", tmp_path / "found.json")[0] == 0
+    assert json.loads((tmp_path / "found.json").read_text())["stuck"] is stuck
 
 
 def test_poses_of_a_run_lead_to_their_images(parteq, simulated, supervised, tmp_path):
