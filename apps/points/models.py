@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from parteq.apps.points.builder import PointBuilder
 from parteq.apps.points.local import LocalLayers
 from parteq.apps.points.patches import Patches
+from parteq.core.axis import Axis
 from parteq.core.norm import FieldBatchNorm
 from parteq.core.points import PartialPointConv
 
@@ -108,6 +109,12 @@ class PointNetwork(nn.Module):
     def set_lengths(self, spread: float, spacing: float) -> None:
         """Set the typical spread of a cloud and the typical distance to the furthest neighbour, in the data's unit."""
         self.length.copy_(torch.tensor([spread, spacing]))
+
+    def set_axis(self, direction: Tensor) -> None:
+        """Turn the axis that is learned, if one is, to this direction, (3,), not −z."""
+        for module in self.modules():
+            if isinstance(module, Axis) and isinstance(module.direction, nn.Parameter):
+                module.direction.data.copy_(direction)
 
     def set_target_scale(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the mean and standard deviation of each target."""

@@ -110,6 +110,7 @@ class Train(Clouds, TrainingCommand):
         import torch
 
         from parteq.apps.points import task
+        from parteq.apps.points.likelyaxis import likely_axis
         from parteq.core.distributed import is_main, joined, wait
         from parteq.core.training import fit
         from parteq.pipelines.provenance import describe
@@ -129,6 +130,8 @@ class Train(Clouds, TrainingCommand):
             points = self._points_of(model, training, validation)
             data = task.samples_for(model, training, points, wanted)
             model.set_lengths(*self._lengths(data))
+            if self.axis == "learn":
+                model.set_axis(likely_axis(data))
             checked = task.samples_for(model, validation, points, held_out)
             parts = {"training": training, "validation": validation}
             run = self.begin({name: describe(part, part.families) for name, part in parts.items()})
