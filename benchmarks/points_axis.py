@@ -42,6 +42,7 @@ from parteq.datasets.points.neighbours import farthest_of_clouds
 from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
 from parteq.pipelines.points.train import Train
 
+POINTS = 512
 REGIMES = ("normal", "tilted", "every", "upright")
 TILT = roma.rotvec_to_rotmat(torch.tensor([0.9, -1.3, 0.4]))
 
@@ -146,7 +147,7 @@ def parts(regime: str, seed: int) -> tuple[PointClouds, TensorDataset, TensorDat
     turned, generator = [], torch.Generator().manual_seed(1000 + seed)
     opened = task.open_for_training(str(folder / "kicad_parts.npz"), None, seed)
     for clouds in opened:
-        positions, *rest = task.samples(clouds, 512, 0, task.answers(clouds, None)[0]).tensors  # type: ignore[attr-defined]
+        positions, *rest = task.samples(clouds, POINTS, 0, task.answers(clouds, None)[0]).tensors  # type: ignore[attr-defined]
         if regime == "every":
             turns = roma.random_rotmat(len(positions), generator=generator)
         elif regime == "upright":
@@ -162,7 +163,7 @@ def parts(regime: str, seed: int) -> tuple[PointClouds, TensorDataset, TensorDat
 def augmentation(regime: str, augmented: bool) -> Augment | None:
     """Return the turns of a regime, drawn anew, if wanted, and half of the points."""
     kind = {"normal": "z", "tilted": "z", "every": "so3", "upright": "none"}[regime] if augmented else "none"
-    alter = task.augmentation(kind, halve=True)
+    alter = task.augmentation(kind, POINTS)
     if regime != "tilted" or alter is None:
         return alter
 

@@ -47,6 +47,7 @@ from parteq.core.subgroups import (
     kind_of,
     subgroups,
 )
+from parteq.core.tilts import tilt_profile
 
 __all__ = [
     "FLOOR",
@@ -74,6 +75,7 @@ TOLERANCE, TOLERANCE_IN_SPACE = 0.02, 0.04
 """Broken energy up to which a layer counts as whole if no subgroup explains what was broken: noise, not a finding.
 Densities on SO(3) and O(3) have more directions for it."""
 
+_TILTS = np.linspace(0.0, 180.0, 37)
 _SMALL_ANGLE = 1e-4  # radians; of a symmetric difference in float64
 _HIGHEST_ORDER_IN_SPACE = 6  # of the turns about an axis looked for in SO(3) and O(3)
 _FLIP_STEPS = 7200  # at which mirrors are looked for, of turns that follow the flip
@@ -85,11 +87,12 @@ class LayerDegree:
 
     ``density`` is λ against uniform (1 everywhere where the symmetry is full) at turns by ``angles_deg``, turned to
     peak at the identity; ``density_flipped`` is λ at the flip followed by those turns, empty where the group has no
-    flips. Groups of space without an axis leave the lists empty. ``equivariance_error`` is the measured error at the
-    same turns (and flips), ``broken_under`` the broken energy under each named subgroup, the whole group first. In
-    space, ``singular_values`` are those of M = ∫λ(h) R(h) dh: 0, 0, 0 for full SO(3), 1, 0, 0 for turns about an axis,
-    1, 1, 1 for none; ``axis`` is that of the group, or the measured one of all layers together, without meaning where
-    none is kept.
+    flips. Groups of space without an axis leave the lists empty; on SO(3) and O(3) ``density_over_tilt`` is the mean of
+    λ at tilts of the axis by ``tilt_deg`` from where it is largest, see :mod:`parteq.core.tilts`.
+    ``equivariance_error`` is the measured error at the same turns (and flips), ``broken_under`` the broken energy under
+    each named subgroup, the whole group first. In space, ``singular_values`` are those of M = ∫λ(h) R(h) dh: 0, 0, 0
+    for full SO(3), 1, 0, 0 for turns about an axis, 1, 1, 1 for none; ``axis`` is that of the group, or the measured
+    one of all layers together, without meaning where none is kept.
     """
 
     name: str
@@ -100,6 +103,8 @@ class LayerDegree:
     angles_deg: list[float] = field(default_factory=list)
     density: list[float] = field(default_factory=list)
     density_flipped: list[float] = field(default_factory=list)
+    tilt_deg: list[float] = field(default_factory=list)
+    density_over_tilt: list[float] = field(default_factory=list)
     equivariance_error: list[float] = field(default_factory=list)
     equivariance_error_flipped: list[float] = field(default_factory=list)
     broken_under: dict[str, float] = field(default_factory=dict)
@@ -196,6 +201,10 @@ def _measure(layers: Mapping[str, PartialLayer], model: nn.Module) -> list[Layer
     whole, *proper = _candidates(group, grams, axes)
     broken = {whole.name: broken_energies(grams, group, None)}
     broken |= {subgroup.name: broken_energies(grams, group, subgroup) for subgroup in proper}
+    profiles = {}
+    if axes is not None and group.continuous and not group.about_axis:
+        densities = dict.fromkeys(layer.density for layer in layers.values())
+        profiles = {density: tilt_profile(density, axes[0], _TILTS).tolist() for density in densities}
     return [
         _layer_degree(
             layer,
@@ -203,13 +212,19 @@ def _measure(layers: Mapping[str, PartialLayer], model: nn.Module) -> list[Layer
             gram,
             {under: energies[number] for under, energies in broken.items()},
             None if axes is None else axes[0],
+            profiles.get(layer.density, []),
         )
         for number, ((name, layer), gram) in enumerate(zip(layers.items(), grams, strict=True))
     ]
 
 
 def _layer_degree(
-    layer: PartialLayer, name: str, gram: Gram, broken_under: dict[str, float], axis: FloatArray | None
+    layer: PartialLayer,
+    name: str,
+    gram: Gram,
+    broken_under: dict[str, float],
+    axis: FloatArray | None,
+    profile: list[float],
 ) -> LayerDegree:
     density, group = layer.density, layer.density.group
     turns, angles = _turns(group)
@@ -224,6 +239,8 @@ def _layer_degree(
         angles_deg=angles,
         density=density.aligned_values_at(turns) if turns else [],
         density_flipped=density.aligned_values_at(flips) if flips else [],
+        tilt_deg=_TILTS.tolist() if profile else [],
+        density_over_tilt=profile,
         equivariance_error=errors(gram, turns),
         equivariance_error_flipped=errors(gram, flips),
         broken_under=broken_under,

@@ -143,19 +143,30 @@ def learning_section(history: Sequence[dict[str, Any]]) -> Section:
 
 
 def degree_section(
-    layers: Sequence[LayerDegree], title: str = "How much symmetry each layer kept", name: str = "degree"
+    layers: Sequence[LayerDegree],
+    title: str = "How much symmetry each layer kept",
+    name: str = "degree",
+    tilts: Picture | None = None,
 ) -> Section:
-    """What was measured of each layer, in a sentence, a table and pictures, which bear the name."""
+    """What was measured of each layer, in a sentence, a table and pictures, which bear the name.
+
+    Args:
+        layers: what was measured.
+        title: of the section.
+        name: of the pictures.
+        tilts: a picture of λ against tilt, of layers that have no turns about an axis to draw λ against.
+    """
     rows = [
         {
             "layer": layer.name,
             "acts as": layer.nearest_subgroup,
             "broken energy": layer.broken_energy,
             "KL to uniform (nats)": layer.kl_to_uniform_nats,
+            **{f"σ{number}": value for number, value in zip("₁₂₃", layer.singular_values, strict=False)},
         }
         for layer in layers
     ]
-    pictures = []
+    pictures = [] if tilts is None else [tilts]
     if any(layer.angles_deg for layer in layers):
         pictures = [
             Picture(

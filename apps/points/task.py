@@ -45,6 +45,7 @@ __all__ = [
 _VALIDATION_SHARE = 0.2
 _LENGTH_CLOUDS = 1000
 _PRICE, _CLEAR = 5.0, 0.05
+_SPARE = 4  # times the points that evaluation takes of a cloud
 
 
 def open_for_training(data: str, val: str | None, seed: int) -> tuple[PointClouds, PointClouds]:
@@ -117,9 +118,15 @@ def answers(clouds: PointClouds, target: str | None) -> tuple[Tensor, Target | N
     return torch.from_numpy(clouds.labels), None
 
 
-def samples_for(model: PointNetwork, clouds: PointClouds, points: int, wanted: Tensor | None) -> Dataset[Any]:
-    """The samples of clouds that a network takes: of so many points, or of all where every point counts."""
-    return samples(clouds, None if model.whole else points, model.neighbours, wanted)
+def samples_for(
+    model: PointNetwork, clouds: PointClouds, points: int, wanted: Tensor | None, *, training: bool = False
+) -> Dataset[Any]:
+    """The samples of clouds that a network takes: of so many points, or of all where every point counts.
+
+    Of those to train on more points are held, which `augmentation` draws from.
+    """
+    held = points * _SPARE if training and not model.neighbours else points
+    return samples(clouds, None if model.whole else held, model.neighbours, wanted)
 
 
 def lengths(data: Dataset[Any]) -> tuple[float, float]:
@@ -163,29 +170,31 @@ def _network(model: nn.Module) -> PointNetwork:
     return inner
 
 
-def augmentation(kind: str, halve: bool = False) -> Augment | None:
+def augmentation(kind: str, points: int | None = None) -> Augment | None:
     """Turns every cloud of a batch anew: ``none``, about ``z``, or in any way, ``so3``.
 
     Args:
         kind: of turns.
-        halve: also leave out half of the points of each cloud, others each time; of clouds without neighbours.
+        points: which evaluation takes of a cloud; take half as many of each, others each time. Of clouds without
+            neighbours; None leaves every point.
 
     Raises:
         DataError: no such kind.
     """
     if kind not in ("none", "z", "so3"):
         raise DataError(f"rotation {kind}", "is none of none, z and so3")
-    if kind == "none" and not halve:
+    if kind == "none" and points is None:
         return None
 
     def alter(batch: Batch, keys: Int[Tensor, " batch"]) -> Batch:
         positions, counts, features, neighbours, *rest = batch
-        if halve:
+        if points is not None:
             chance = uniform(keys, 3 + positions.shape[1])[:, 3:]
             absent = torch.arange(positions.shape[1], device=keys.device) >= counts[:, None]
-            kept = (chance + absent).argsort(1)[:, : (positions.shape[1] + 1) // 2, None]
+            most = min(positions.shape[1], points)
+            kept = (chance + absent).argsort(1)[:, : (most + 1) // 2, None]
             positions, features = (x.gather(1, kept.expand(-1, -1, x.shape[2])) for x in (positions, features))
-            counts, neighbours = (counts + 1) // 2, neighbours[:, : kept.shape[1]]
+            counts, neighbours = (counts.clamp_max(points) + 1) // 2, neighbours[:, : kept.shape[1]]
         if kind != "none":
             positions = positions @ _rotations(kind, uniform(keys, 3)).to(positions).mT
         return (positions, counts, features, neighbours, *rest)

@@ -97,6 +97,14 @@ class Density(nn.Module, ABC):
         This describes the same layer, peaked at the identity.
         """
 
+    @abstractmethod
+    def values_where(self, irrep_values: Tensor) -> Tensor:
+        """Return λ (against Haar measure) where the flattened irreps take the values given, shape (points,)."""
+
+    def density_at(self, elements: Sequence[Element]) -> Tensor:
+        """Return λ (against Haar measure) at any elements of the group, shape (elements,)."""
+        return self.values_where(torch.from_numpy(irreps_at(self.group, self.band, elements)).to(self().device))
+
     def coefficients(self) -> list[Tensor]:
         """Return λ̂(ψ) as one d × d tensor for each irrep of ``group.irreps(band)``."""
         return self.layout.split(self())

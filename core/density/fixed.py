@@ -49,11 +49,14 @@ class FixedDensity(Density):
         """Return λ̂, flat."""
         return self.flat
 
-    def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
-        """Return λ as far as its band goes, Σ_ψ (d / c) tr λ̂(ψ)ᵀ ψ(h), at each element; it peaks at the identity."""
+    def values_where(self, irrep_values: Tensor) -> Tensor:
+        """Return λ as far as its band goes, Σ_ψ (d / c) tr λ̂(ψ)ᵀ ψ(h), where the irreps take the values given."""
         copies = np.concatenate([np.full(i.size**2, multiplicity(i)) for i in self.group.irreps(self.band)])
-        values = irreps_at(self.group, self.band, elements) @ (copies * self.exact)
-        return [float(value) for value in values]
+        return irrep_values @ torch.from_numpy(copies * self.exact).to(irrep_values)
+
+    def aligned_values_at(self, elements: Sequence[Element]) -> list[float]:
+        """Return λ at each element; it peaks at the identity."""
+        return [float(value) for value in self.density_at(elements)]
 
     def divergence_from_uniform(self) -> Tensor:
         """Return log ∫ λ² in nats, within the band.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parteq.core.density.base import Density, irreps_at
+from parteq.core.density.base import Density
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
 
 __all__ = ["LearnedDensity", "SoftmaxDensity", "SquaredDensity"]
@@ -82,10 +82,9 @@ class LearnedDensity(Density):
         """Return λ times the weights of the quadrature, shape (points,); its sum is 1."""
         return self.weights * self.density()
 
-    def density_at(self, elements: Sequence[Element]) -> Tensor:
-        """Return λ at any elements of the group, shape (elements,)."""
-        values = irreps_at(self.group, self.band, elements)
-        return self.log_density(torch.from_numpy(values).to(self.irrep_values)).exp()
+    def values_where(self, irrep_values: Tensor) -> Tensor:
+        """Return λ where the flattened irreps take the values given, shape (points,)."""
+        return self.log_density(irrep_values.to(self.irrep_values)).exp()
 
     def forward(self) -> Tensor:
         """Return λ̂, flat: the quadrature of λ ψ; that of uniform λ while it is ``held_uniform``."""

@@ -27,12 +27,11 @@ UP = np.array([0.5, -0.4, 0.77])
 def clouds_section(folder: Path, seed: int, device: str, quiet: bool) -> tuple[dict[str, Any], Section]:
     """Trains on clouds, and tells the axis that was found."""
     from parteq.apps.points.models import PointNetwork
-    from parteq.core.chain import Chain
     from parteq.core.measure import measure_degree, summarize_degree
     from parteq.datasets.points.clouds import open_clouds
     from parteq.datasets.points.solids import solids
     from parteq.pipelines.points.evaluate import Evaluate
-    from parteq.pipelines.points.pictures import densities_against_tilt
+    from parteq.pipelines.points.pictures import tilts_picture
     from parteq.pipelines.points.train import Train
     from parteq.pipelines.report import Picture, Section
     from parteq.pipelines.run import Run
@@ -65,7 +64,6 @@ def clouds_section(folder: Path, seed: int, device: str, quiet: bool) -> tuple[d
         "the network starts, a bowl and a bowl upside down are one."
     )
     finding = f"{summarize_degree(layers)} The axis is {off:.1f}° off the true one."
-    density = Chain.of(models["learned"]).densities[0]
     shown = open_clouds(str(files[1]))
     pictures = [
         Picture(
@@ -73,12 +71,8 @@ def clouds_section(folder: Path, seed: int, device: str, quiet: bool) -> tuple[d
             png(_figure([shown.cloud(n)[0].numpy() for n in range(6)], list(shown.classes), axis)),
             "One of each class; the line is the axis found.",
         ),
-        Picture(
-            "solids-tilt",
-            png(densities_against_tilt([density], layers[0].axis)),
-            "λ on the sphere of tilts, and against tilt.",
-        ),
     ]
+    pictures += filter(None, [tilts_picture(models["learned"], layers, "solids-tilt")])
     results = {"solids_axis_off_deg": off, "solids_accuracy": scores[0]["as they stand"]}
     return results, Section("Point clouds: which way is up", text, finding=finding, tables=[scores], pictures=pictures)
 

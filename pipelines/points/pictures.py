@@ -7,39 +7,58 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from torch import nn
 
-from parteq.apps.points.tilts import tilt_map, tilt_profile
-from parteq.core.density import LearnedDensity
-from parteq.pipelines.figures import GREY, STYLE, TURNS, WIDTH
+from parteq.core.measure import LayerDegree, partial_layers
+from parteq.core.tilts import tilt_map
+from parteq.pipelines.figures import GREY, STYLE, TURNS, WIDTH, png
+from parteq.pipelines.report import Picture
 
-__all__ = ["against_tilt", "densities_against_tilt"]
+__all__ = ["against_tilt", "densities_against_tilt", "tilts_picture"]
 
-_TILTS = np.linspace(0.0, 180.0, 37)
 _LONGITUDES, _LATITUDES = np.linspace(-np.pi, np.pi, 31), np.linspace(-np.pi / 2, np.pi / 2, 16)
 
 
-def densities_against_tilt(densities: Sequence[LearnedDensity], axis: Sequence[float]) -> Figure:
-    """λ, averaged over turns about the axis that was measured: of the first on the sphere, of all against tilt."""
-    direction = np.array(axis)
+def densities_against_tilt(model: nn.Module, layers: Sequence[LayerDegree]) -> Figure:
+    """λ, averaged over turns about the axis that was measured: of the first layer on the sphere, of all against tilt.
+
+    Args:
+        model: on SO(3) or O(3).
+        layers: what was measured of it.
+    """
+    density, axis = next(iter(partial_layers(model).values())).density, np.array(layers[0].axis)
+    curves = list(dict.fromkeys((tuple(layer.tilt_deg), tuple(layer.density_over_tilt)) for layer in layers))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         ball = figure.add_subplot(1, 2, 1, projection="mollweide")
-        values = tilt_map(densities[0], direction, _LONGITUDES, _LATITUDES)
+        values = tilt_map(density, axis, _LONGITUDES, _LATITUDES)
         colours = ball.pcolormesh(_LONGITUDES, _LATITUDES, values, shading="gouraud", vmin=0.0, rasterized=True)
         figure.colorbar(
             colours, ax=ball, location="bottom", pad=0.03, label="λ against uniform, on the sphere of tilts", shrink=0.8
         )
+        ball.plot(np.arctan2(axis[1], axis[0]), np.arcsin(np.clip(axis[2], -1, 1)), "+", color="black", markersize=9)
         ball.set(xticks=[], yticks=[])
         axes = figure.add_subplot(1, 2, 2)
         axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1, label="uniform: full symmetry")
-        for number, density in enumerate(densities):
-            label = "λ" if len(densities) == 1 else f"λ {number + 1}"
-            axes.plot(_TILTS, tilt_profile(density, direction, _TILTS), label=label)
+        for number, (tilts, means) in enumerate(curves):
+            axes.plot(tilts, means, label="λ" if len(curves) == 1 else f"λ {number + 1}")
         axes.set(xlabel="tilt (degrees)", ylabel="λ against uniform", xticks=range(0, 181, 30))
         axes.set_ylim(0, None)
         axes.grid(True)
         axes.legend(loc="upper right")
     return figure
+
+
+def tilts_picture(model: nn.Module, layers: Sequence[LayerDegree], name: str = "degree") -> Picture | None:
+    """λ against tilt for a report; None of groups that have no such."""
+    if not layers[0].tilt_deg:
+        return None
+    caption = (
+        "λ by where turns take the axis that was measured, averaged over turns about it, on the sphere (z on top), and "
+        "against the tilt. It is turned to peak at the axis, +. 1 everywhere means that the symmetry is full; the "
+        "higher the peak, the less is a tilted cloud taken for the same."
+    )
+    return Picture(name, png(densities_against_tilt(model, layers)), caption)
 
 
 def against_tilt(tilts_in_degrees: Sequence[float], scores: Sequence[float], name: str) -> Figure:

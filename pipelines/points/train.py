@@ -126,9 +126,9 @@ class Train(Clouds, TrainingCommand):
             held_out, _ = task.answers(validation, self.target)
             torch.manual_seed(self.seed)
             model, state = self.new_model(training, wanted), None
-            augment = task.augmentation(self.augment_rotation, halve=not model.whole)
             points = self._points_of(model, training, validation)
-            data = task.samples_for(model, training, points, wanted)
+            augment = task.augmentation(self.augment_rotation, None if model.whole else points)
+            data = task.samples_for(model, training, points, wanted, training=True)
             model.set_lengths(*self._lengths(data))
             if self.axis == "learn":
                 model.set_axis(likely_axis(data))
@@ -230,11 +230,16 @@ class Train(Clouds, TrainingCommand):
     def _report(self, run: Run, model: PointNetwork, scores: Mapping[str, Any]) -> str:
         """Writes `report.html` and its pictures into the run directory, and returns what symmetry was found."""
         from parteq.core.measure import measure_degree, summarize_degree
+        from parteq.pipelines.points.pictures import tilts_picture
         from parteq.pipelines.report import Section, degree_section, learning_section, write_report
 
         layers = measure_degree(model.cpu())
         held_out = Section("Scores", f"{scores['n']} held-out clouds.", tables=[[dict(scores)]])
         lead = f"A network trained on {run.data['training']['n']:,} clouds of {self.data}; group {self.group}, "
-        sections = [held_out, degree_section(layers), learning_section(run.history())]
+        sections = [
+            held_out,
+            degree_section(layers, tilts=tilts_picture(model, layers)),
+            learning_section(run.history()),
+        ]
         write_report(run.path / "report.html", run.path.name, lead + f"degree {self.degree}.", sections)
         return summarize_degree(layers)

@@ -124,12 +124,33 @@ def test_no_atom_is_left_out(parteq, tmp_path):
 
 def test_degree(parteq, trained_points, tmp_path):
     out = tmp_path / "degree.json"
-    assert parteq("degree", "--run", trained_points, "--json", out, "--out", tmp_path / "degree.png")[0] == 0
+    status, printed, _ = parteq("degree", "--run", trained_points, "--json", out, "--out", tmp_path / "degree.png")
+    assert status == 0
     degree = json.loads(out.read_text())
     keys = {"name", "group", "kl_to_uniform_nats", "broken_energy", "singular_values", "axis", "nearest_subgroup"}
     assert all(keys <= layer.keys() for layer in degree["layers"])
     assert "SO(3)" in degree["summary"]
     assert (tmp_path / "degree.png").stat().st_size > 1000
+    for layer in degree["layers"]:
+        assert layer["tilt_deg"] == [5.0 * step for step in range(37)]
+        assert len(layer["density_over_tilt"]) == 37
+        assert f"σ {' '.join(f'{value:.3f}' for value in layer['singular_values'])}" in printed
+    assert f"{degree['layers'][0]['density_over_tilt'][18]:.2f} at 90°" in printed
+    assert "axis (" in printed
+    report = (trained_points / "report.html").read_text()
+    assert report.count("<img") == 2
+    assert '<th class="number">σ₁</th>' in report
+    assert (trained_points / "degree.png").exists()
+
+
+@pytest.mark.parametrize("group", ["octahedral", "none"])
+def test_degree_of_groups_without_an_angle(parteq, clouds, tmp_path, group):
+    run, out = tmp_path / "run", tmp_path / "degree.json"
+    words = ["--data", clouds / "train.npz", "--out", run, "--group", group, "--epochs", 1, "--layers", 0, *SMALL]
+    assert parteq("points", "train", *words)[0] == 0
+    assert parteq("degree", "--run", run, "--json", out)[0] == 0
+    drawn = json.loads(out.read_text())["out"]
+    assert drawn is None or Path(drawn).exists()
 
 
 def test_regression_with_a_learned_axis(parteq, tmp_path):

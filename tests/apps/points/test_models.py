@@ -7,13 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from parteq.apps.points.export import Standalone
 from parteq.apps.points.models import PointNetwork, create_model, nearest
-from parteq.apps.points.tilts import tilt_profile
 from parteq.core.chain import Chain
 from parteq.core.groups import space_group
-from parteq.core.measure import measure_degree
+from parteq.core.measure import measure_degree, partial_layers
+from parteq.core.subgroups import element_with_matrix
+from parteq.core.tilts import tilt_map, tilt_means, tilt_profile
 
 SMALL = {"num_classes": 3, "neighbours": 4, "width": 0.3, "layers": 1}
 
@@ -92,6 +94,37 @@ def test_one_density_serves_all_layers_and_starts_uniform() -> None:
     axis = torch.linalg.svd(densities[0].mean_matrix().detach())[0][:, 0].double().numpy()
     profile = tilt_profile(densities[0], axis, np.array([0.0, 90.0, 180.0]))
     assert profile[0] > 1.2 > 1.05 > profile[1] > profile[2]
+    # The same by the integral over turns about the axis, and on the sphere, where it is turned to peak at the axis.
+    measured = measure_degree(model)
+    assert measured[0].tilt_deg[18] == 90
+    assert all(layer.density_over_tilt == measured[0].density_over_tilt for layer in measured)
+    found = np.array(measured[0].axis)
+    place = np.arctan2(found[1], found[0]), np.arcsin(found[2])
+    there, opposite = (
+        tilt_map(densities[0], found, np.array([a]), np.array([b]))[0, 0]
+        for a, b in (place, (place[0] + np.pi, -place[1]))
+    )
+    assert measured[0].density_over_tilt[0] == pytest.approx(there)
+    assert measured[0].density_over_tilt[-1] == pytest.approx(opposite)
+
+
+def test_density_over_tilt_is_a_mean_over_turns_about_the_axis() -> None:
+    for degree, expected in (("full", 1.0), ("learned", None)):
+        model = create_model(**SMALL | {"layers": 0, "degree": degree})
+        density = next(iter(partial_layers(model).values())).density
+        if expected is None:
+            with torch.no_grad():
+                density.logits.copy_(
+                    0.2 * torch.randn(density.logits.shape, generator=torch.Generator().manual_seed(0))
+                )
+        axis, direction = np.array([0.6, 0.0, 0.8]), np.array([0.0, 1.0, 0.0])
+        (mean,) = tilt_means(density, axis, direction[None])
+        takes = Rotation.from_rotvec(np.pi / 2 * np.cross(direction, axis))
+        turns = Rotation.from_rotvec(np.linspace(0.1, 0.1 + 2 * np.pi, 8, endpoint=False)[:, None] * axis) * takes
+        elements = [element_with_matrix(density.group, turn) for turn in turns.as_matrix()]
+        # Eight turns integrate frequencies up to 7, and what is left of them hardly depends on the first.
+        assert mean == pytest.approx(float(density.density_at(elements).detach().mean()), rel=2e-2)
+        assert expected is None or mean == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kernel", ["analytic", "implicit"])

@@ -95,7 +95,7 @@ def test_half_of_the_points_of_each_cloud_are_left_out() -> None:
     features = positions[..., :1].clone()
     positions[torch.arange(9) >= counts[:, None]] = torch.nan
     batch = (positions, counts, features, torch.zeros(4, 9, 0), torch.arange(4))
-    alter = task.augmentation("none", halve=True)
+    alter = task.augmentation("none", 9)
     kept, left, bearing, *_ = alter(batch, torch.arange(4))
     assert left.tolist() == [5, 4, 2, 1]
     assert kept.shape == (4, 5, 3)
@@ -104,6 +104,21 @@ def test_half_of_the_points_of_each_cloud_are_left_out() -> None:
         assert torch.equal(kept[cloud, :count, 0], bearing[cloud, :count, 0])
         assert len(kept[cloud, :count].unique(dim=0)) == count
     assert not torch.equal(alter(batch, torch.arange(4, 8))[0][0], kept[0])
+    assert task.augmentation("none", 5)(batch, torch.arange(4))[1].tolist() == [3, 3, 2, 1]
+
+
+def test_training_sees_every_point_of_clouds_that_are_thinned_out_for_evaluation() -> None:
+    clouds = ArrayClouds(np.arange(4 * 20 * 3.0).reshape(4, 20, 3), labels=[0, 1, 0, 1])
+    model = create_model(num_classes=2, layers=1, patches=4, width=0.2)
+    wanted = torch.from_numpy(clouds.labels)
+    held, checked = (task.samples_for(model, clouds, 6, wanted, training=how) for how in (True, False))
+    assert (held.tensors[0].shape, checked.tensors[0].shape) == ((4, 20, 3), (4, 6, 3))
+    alter, seen = task.augmentation("none", 6), set()
+    for epoch in range(40):
+        positions, counts, *_ = alter(held.tensors, torch.arange(4) + 100 * epoch)
+        assert (positions.shape, counts.tolist()) == ((4, 3, 3), [3, 3, 3, 3])
+        seen |= set(positions[..., 0].flatten().tolist())
+    assert len(seen) == 80
 
 
 def test_scores_over_turns() -> None:

@@ -6,6 +6,7 @@ mean of λ over those turns,
     λ(v)  =  ∫_K λ(k h) dk        for any h with h⁻¹n = v,
 
 is a function on the sphere; it peaks at some m (which the kernel is free to choose), and the tilt is the angle to m.
+Turning λ's argument from the right, an equal description, takes m to n.
 """
 
 from __future__ import annotations
@@ -14,19 +15,18 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from parteq.core.density import LearnedDensity
+from parteq.core.density import Density
 from parteq.core.groups import FloatArray
 from parteq.core.sphere import spread_directions
 from parteq.core.subgroups import element_with_matrix
 
-__all__ = ["tilt_map", "tilt_profile"]
+__all__ = ["tilt_map", "tilt_means", "tilt_profile"]
 
 _TURNS, _DIRECTIONS = 8, 8
 _SPHERE = 256  # directions of which the peak is one
 
 
-@torch.no_grad()
-def tilt_profile(density: LearnedDensity, axis: FloatArray, tilts_in_degrees: FloatArray) -> FloatArray:
+def tilt_profile(density: Density, axis: FloatArray, tilts_in_degrees: FloatArray) -> FloatArray:
     """Return the mean of λ (against uniform) at each tilt, shape (tilts,).
 
     Args:
@@ -34,34 +34,51 @@ def tilt_profile(density: LearnedDensity, axis: FloatArray, tilts_in_degrees: Fl
         axis: n, a unit vector, see :func:`~parteq.core.measure.measure_axis`.
         tilts_in_degrees: from 0, where λ is largest, to 180.
     """
-    sphere = spread_directions(_SPHERE)
-    peak = sphere[_means(density, axis, sphere).argmax()]
+    peak = _peak(density, axis)
     across = _perpendicular(peak)
     around = 2 * np.pi * np.arange(_DIRECTIONS)[:, None] / _DIRECTIONS
     around = np.cos(around) * across + np.sin(around) * np.cross(peak, across)
     tilts = np.radians(tilts_in_degrees)[:, None, None]
     directions = np.cos(tilts) * peak + np.sin(tilts) * around
-    profile: FloatArray = _means(density, axis, directions.reshape(-1, 3)).reshape(-1, _DIRECTIONS).mean(1)
+    profile: FloatArray = tilt_means(density, axis, directions.reshape(-1, 3)).reshape(-1, _DIRECTIONS).mean(1)
     return profile
 
 
-@torch.no_grad()
-def tilt_map(density: LearnedDensity, axis: FloatArray, longitudes: FloatArray, latitudes: FloatArray) -> FloatArray:
-    """Return λ(v) (against uniform) on a grid of the sphere, shape (latitudes, longitudes); angles in radians."""
+def tilt_map(density: Density, axis: FloatArray, longitudes: FloatArray, latitudes: FloatArray) -> FloatArray:
+    """Return λ(v) (against uniform), turned to peak at the axis, on a grid, shape (latitudes, longitudes).
+
+    Args:
+        density, axis: as for :func:`tilt_profile`.
+        longitudes, latitudes: in radians.
+    """
     longitude, latitude = np.meshgrid(longitudes, latitudes)
     across = np.cos(latitude)
     directions = np.stack([across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)], axis=-1)
-    means: FloatArray = _means(density, axis, directions.reshape(-1, 3)).reshape(longitude.shape)
+    to_peak = _frame(_peak(density, axis)) @ _frame(axis).T
+    means: FloatArray = tilt_means(density, axis, directions.reshape(-1, 3) @ to_peak.T).reshape(longitude.shape)
     return means
 
 
-def _means(density: LearnedDensity, axis: FloatArray, directions: FloatArray) -> FloatArray:
-    """Return λ(v) at directions (n, 3), shape (n,)."""
+def _peak(density: Density, axis: FloatArray) -> FloatArray:
+    """Return the direction, of many, at which λ(v) is largest."""
+    sphere = spread_directions(_SPHERE)
+    peak: FloatArray = sphere[tilt_means(density, axis, sphere).argmax()]
+    return peak
+
+
+@torch.no_grad()
+def tilt_means(density: Density, axis: FloatArray, directions: FloatArray) -> FloatArray:
+    """Return λ(v) (against uniform) at directions (n, 3), shape (n,)."""
     angles = 2 * np.pi * np.arange(_TURNS) / _TURNS
-    turns = Rotation.from_rotvec(angles[:, None] * axis).as_matrix()
-    rotations = [turn @ _frame(axis) @ _frame(direction).T for direction in directions for turn in turns]
-    values = density.density_at([element_with_matrix(density.group, rotation) for rotation in rotations])
-    means: FloatArray = values.view(-1, _TURNS).mean(1).double().cpu().numpy()
+    turns = Rotation.from_rotvec(angles[:, None] * axis).as_matrix() @ _frame(axis)
+    lasts = [element_with_matrix(density.group, turn) for turn in turns]
+    firsts = [element_with_matrix(density.group, _frame(direction)) for direction in directions]
+    values = []  # of the irreps at k A Bᵀ, where A takes z to n and B takes it to v
+    for irrep in density.group.irreps(density.band):
+        last, first = (np.stack([irrep(element) for element in elements]) for elements in (lasts, firsts))
+        values.append(np.einsum("kij,nlj->nkil", last, first, optimize=True).reshape(len(directions) * _TURNS, -1))
+    found = density.values_where(torch.from_numpy(np.concatenate(values, axis=1)))
+    means: FloatArray = found.view(-1, _TURNS).mean(1).double().cpu().numpy()
     return means
 
 
