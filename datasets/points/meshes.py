@@ -1,7 +1,8 @@
 """Points on the surfaces of meshes, and points of files that hold nothing else.
 
 Meshes are read by trimesh (PLY and STL, text and binary; OBJ), OFF and PLY with faces of several sizes by
-`parteq.datasets.points.polygons`, VRML by `parteq.datasets.points.vrml`. Of a mesh, points are drawn uniformly by area.
+`parteq.datasets.points.polygons`, VRML and XYZ by `vrml` and `xyz` beside it. Of a mesh, points are drawn uniformly by
+area.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from parteq.datasets.errors import DataError
 from parteq.datasets.points.polygons import read_off, read_polygon_ply
 from parteq.datasets.points.positions import as_float32
 from parteq.datasets.points.vrml import read_vrml
+from parteq.datasets.points.xyz import read_xyz
 
 __all__ = ["SUFFIXES", "load_points", "load_surface", "sample_surface"]
 
@@ -31,7 +33,7 @@ def load_points(path: str | os.PathLike[str], count: int, generator: np.random.G
     """Points of one file: `count` drawn on its surface, or of the points it holds; all of these if they are fewer.
 
     Args:
-        path: a mesh, or a file of points: `.npy` or `.xyz` of three columns or more, `.ply` without faces.
+        path: a mesh, or a file of points: `.npy` or `.xyz` of three columns or more, `.ply` or `.obj` without faces.
         count: how many points.
         generator: draws them.
 
@@ -97,8 +99,12 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
         content = path.read_bytes()
         if suffix == ".off":
             return read_off(content)
+        if suffix == ".xyz":
+            return read_xyz(content), None
         if suffix == ".obj":
             content = _bare_obj(content)
+        if suffix == ".stl":
+            content = _bare_stl(content)
         if not _is_whole(suffix, content):
             raise DataError(path, "is cut off: it holds less than its header says")
         # A stream has no folder, so that a mesh cannot name other files to be read.
@@ -115,6 +121,8 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
             promised = re.search(rb"^element\s+face\s+[1-9]", content.partition(b"end_header")[0], re.MULTILINE)
             if suffix == ".ply" and promised:
                 raise DataError(path, "is cut off: it lacks the faces that its header says it has")
+            if suffix == ".obj" and re.search(rb"^\s*(l|curv2?|surf)\s", content, re.MULTILINE):
+                raise DataError(path, "holds lines or curves, no surface")
             return np.asarray(loaded.vertices), None
         if not isinstance(loaded, trimesh.Trimesh):
             raise DataError(path, "holds lines or curves, no surface")
@@ -130,13 +138,28 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
 
 def _is_whole(suffix: str, content: bytes) -> bool:
     """Whether a file has as many lines or bytes as its header says, which trimesh does not ask of every format."""
-    if suffix == ".stl" and len(content) >= 84 and not content.lstrip().startswith(b"solid"):
-        return len(content) >= 84 + 50 * int.from_bytes(content[80:84], "little")
+    if suffix == ".stl" and _is_binary_stl(content):
+        return len(content) >= _stl_bytes(content)
     head, _, body = content.partition(b"end_header")
     if suffix == ".ply" and b"format ascii" in head:
         counts = [int(count) for count in re.findall(rb"^element\s+\S+\s+(\d+)", head, re.MULTILINE)]
         return len(body.split(b"\n")) - 1 >= sum(counts)
     return True
+
+
+def _is_binary_stl(content: bytes) -> bool:
+    """Whether an STL is not text. Some programs begin the header of binary ones with "solid", too."""
+    return len(content) >= 84 and (not content.lstrip().lower().startswith(b"solid") or b"\0" in content[:84])
+
+
+def _stl_bytes(content: bytes) -> int:
+    """How long a binary STL is by the number of triangles in its header."""
+    return 84 + 50 * int.from_bytes(content[80:84], "little")
+
+
+def _bare_stl(content: bytes) -> bytes:
+    """An STL without what stands behind its last triangle; trimesh takes a binary one with more for text."""
+    return content[: _stl_bytes(content)] if _is_binary_stl(content) else content
 
 
 def _bare_obj(content: bytes) -> bytes:

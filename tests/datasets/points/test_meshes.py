@@ -140,6 +140,24 @@ def test_files_of_points(tmp_path: Path, name: str) -> None:
     assert (np.abs(fewer[:, None] - points).max(-1).min(1) < 1e-6).all()
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", b"\0" * 7, b"\0" * 60])
+@pytest.mark.parametrize("header", [b"made by a program", b"solid part"])
+def test_what_stands_behind_the_triangles_of_an_stl_is_passed_over(
+    tmp_path: Path, header: bytes, behind: bytes
+) -> None:
+    content = BOX.export(file_type="stl")
+    (tmp_path / "x.stl").write_bytes(header.ljust(80) + content[80:] + behind)
+    vertices, faces = load_surface(tmp_path / "x.stl")
+    assert vertices[faces] == pytest.approx(BOX.vertices[BOX.faces])
+
+
+@pytest.mark.parametrize("elements", ["", "p 1\np 2 3\n"])
+def test_an_obj_without_lines_or_faces_is_a_cloud(tmp_path: Path, elements: str) -> None:
+    (tmp_path / "x.obj").write_text("v 0 0 0 1 0 0\nv 1 0 0 1 0 0\nv 0 1 0 1 0 0\n" + elements)
+    vertices, faces = load_surface(tmp_path / "x.obj")
+    assert (vertices.tolist(), faces) == ([[0, 0, 0], [1, 0, 0], [0, 1, 0]], None)
+
+
 def test_points_are_uniform_by_area() -> None:
     """Two triangles of areas 1/2 and 3/2, and one of none: a quarter of the points lies on the first."""
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 0, 0], [8, 0, 0], [5, 1, 0]], float)
@@ -193,6 +211,9 @@ def npy(array: np.ndarray) -> bytes:
         ("x.stl", b"solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n", "is empty"),
         ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "OBJ|face of vertex"),
         ("x.obj", b"o nothing\n", "is empty|OBJ"),
+        ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nl 1 2 3\n", "holds lines or curves"),
+        ("x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\ncstype bezier\ncurv 0 1 1 2 3\nend\n", "holds lines or curves"),
+        ("x.stl", b"solid a".ljust(80) + BOX.export(file_type="stl")[80:-1], "is cut off"),
         ("x.npy", npy(np.array([{}])), "not a readable NPY"),
         ("x.npy", npy(np.zeros((3, 2))), r"instead of numbers \[n, 3\]"),
         ("x.npy", npy(np.zeros((3, 3), complex)), "instead of numbers"),
