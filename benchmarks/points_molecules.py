@@ -29,6 +29,7 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,35 +82,34 @@ class E3nnNetwork(nn.Module):
     IRREPS, HIGHEST_DEGREE, CUTOFF_IN_ANGSTROMS, RADIAL, HIDDEN, SUMS = "32x0e + 8x1o", 1, 4.0, 12, 64, 64
 
     def __init__(self, elements: int, mean: Tensor, std: Tensor) -> None:
+        from e3nn.math import soft_one_hot_linspace
         from e3nn.nn.models.v2106.gate_points_message_passing import MessagePassing
-        from e3nn.o3 import Irreps
+        from e3nn.o3 import Irreps, SphericalHarmonics
 
         super().__init__()
         self.register_buffer("target_mean", mean)
         self.register_buffer("target_std", std)
-        self.harmonics = Irreps.spherical_harmonics(self.HIGHEST_DEGREE)
+        shells = {"start": 0.0, "end": self.CUTOFF_IN_ANGSTROMS, "number": self.RADIAL}
+        self.radial = partial(soft_one_hot_linspace, **shells, basis="smooth_finite", cutoff=True)
+        irreps = Irreps.spherical_harmonics(self.HIGHEST_DEGREE)
+        self.harmonics = SphericalHarmonics(irreps, normalize=True, normalization="component")
         self.passing = MessagePassing(
             irreps_node_sequence=[f"{elements}x0e", *[self.IRREPS] * LAYERS, f"{self.SUMS}x0e"],
             irreps_node_attr=f"{elements}x0e",
-            irreps_edge_attr=self.harmonics,
+            irreps_edge_attr=irreps,
             fc_neurons=[self.RADIAL, self.HIDDEN],
             num_neighbors=float(NEIGHBOURS),
         )
         self.head = nn.Linear(self.SUMS, 1)
 
     def forward(self, positions: Tensor, counts: Tensor, features: Tensor, neighbours: Tensor) -> Tensor:
-        from e3nn.math import soft_one_hot_linspace
-        from e3nn.o3 import spherical_harmonics
-
         clouds, points, _ = positions.shape
         present = torch.arange(points) < counts[:, None]
         number = (present.flatten().cumsum(0) - 1).view(clouds, points)
         near = (torch.cdist(positions, positions) < self.CUTOFF_IN_ANGSTROMS) & present[:, :, None] & present[:, None]
         cloud, target, source = (near & ~torch.eye(points, dtype=torch.bool)).nonzero(as_tuple=True)
         vectors = positions[cloud, source] - positions[cloud, target]
-        distances, cutoff = vectors.norm(dim=1), self.CUTOFF_IN_ANGSTROMS
-        radial = soft_one_hot_linspace(distances, 0.0, cutoff, self.RADIAL, basis="smooth_finite", cutoff=True)
-        angular = spherical_harmonics(self.harmonics, vectors, normalize=True, normalization="component")
+        radial, angular = self.radial(vectors.norm(dim=1)), self.harmonics(vectors)
         atoms, edges = features[present], (number[cloud, source], number[cloud, target])
         found = silu(self.passing(atoms, atoms, *edges, angular, radial * self.RADIAL**0.5))
         sums = torch.zeros(clouds, self.SUMS).index_add(0, present.nonzero()[:, 0], found)

@@ -118,40 +118,38 @@ class E3NN(nn.Module):
 
     def __init__(self, cloud: Cloud, group: str, depthwise: bool) -> None:
         from e3nn import o3
+        from e3nn.math import soft_one_hot_linspace
         from e3nn.nn import FullyConnectedNet
 
         super().__init__()
         self.cloud = cloud
         odd = "e" if group == "so3" else "o"
-        self.harmonics = o3.Irreps(f"0e + 1{odd} + 2e")
-        fields = o3.Irreps([(FIELDS, irrep) for _, irrep in self.harmonics])
+        shells = {"start": 0.0, "end": cloud.cutoff, "number": SHELLS}
+        self.shells = partial(soft_one_hot_linspace, **shells, basis="gaussian", cutoff=False)
+        filters = o3.Irreps(f"0e + 1{odd} + 2e")
+        self.harmonics = o3.SphericalHarmonics(filters, normalize=True, normalization="component")
+        fields = o3.Irreps([(FIELDS, irrep) for _, irrep in filters])
         if depthwise:
             paths = [
                 (i, j, irrep)
                 for i, (_, left) in enumerate(fields)
-                for j, (_, right) in enumerate(self.harmonics)
+                for j, (_, right) in enumerate(filters)
                 for irrep in left * right
                 if irrep in fields
             ]
             middle, order, _ = o3.Irreps([(FIELDS, irrep) for _, _, irrep in paths]).sort()
             steps = [(i, j, order[k], "uvu", True) for k, (i, j, _) in enumerate(paths)]
             weightless = {"internal_weights": False, "shared_weights": False}
-            self.product = o3.TensorProduct(fields, self.harmonics, middle, steps, **weightless)
+            self.product = o3.TensorProduct(fields, filters, middle, steps, **weightless)
             self.mix = o3.Linear(middle.simplify(), fields)
         else:
-            self.product = o3.FullyConnectedTensorProduct(fields, self.harmonics, fields, shared_weights=False)
+            self.product = o3.FullyConnectedTensorProduct(fields, filters, fields, shared_weights=False)
             self.mix = nn.Identity()
         self.radial = FullyConnectedNet([SHELLS, HIDDEN, self.product.weight_numel], nn.functional.silu)
 
     def forward(self, features: Tensor) -> Tensor:
-        from e3nn.math import soft_one_hot_linspace
-        from e3nn.o3 import spherical_harmonics
-
         vectors, (source, target) = self.cloud.vectors(), self.cloud.edges
-        shells = soft_one_hot_linspace(
-            vectors.norm(dim=1), 0.0, self.cloud.cutoff, SHELLS, basis="gaussian", cutoff=False
-        )
-        harmonics = spherical_harmonics(self.harmonics, vectors, normalize=True, normalization="component")
+        shells, harmonics = self.shells(vectors.norm(dim=1)), self.harmonics(vectors)
         messages = self.product(features[source], harmonics, self.radial(shells))
         sums = features.new_zeros(len(features), messages.shape[1]).index_add_(0, target, messages)
         return self.mix(sums / self.cloud.neighbours)

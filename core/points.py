@@ -93,6 +93,14 @@ class _PointConv(Propagation):
             by_target = inputs.unflatten(0, (-1, neighbours)), filters.unflatten(0, (-1, neighbours))
             return _convolve(*by_target, weight / neighbours, bias)
         assert dim_size is not None
+        if torch.compiler.is_compiling():
+            # Shapes may not depend on the graph. Inductor adds each product up as it makes it, so they need no room; on
+            # a CPU that takes longer than what is below.
+            counts = filters.new_zeros(dim_size).index_add(0, index, torch.ones_like(filters[:, 0]))
+            values = filters / counts.index_select(0, index)[:, None]
+            products = (inputs[:, :, None] * values[:, None]).flatten(1)
+            sums = products.new_zeros(dim_size, products.shape[1]).index_add(0, index, products)
+            return functional.linear(sums, weight, bias)
         output = inputs.new_zeros(dim_size, len(weight))
         degrees = index.bincount(minlength=dim_size)
         levels = degrees.float().frexp().exponent

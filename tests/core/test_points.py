@@ -175,16 +175,21 @@ def test_harmonics_are_orthonormal_on_the_sphere_and_vanish_at_the_origin() -> N
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_layer_and_filters_are_one_graph_of_torch_compile(backend: str, rng: torch.Generator) -> None:
+@pytest.mark.parametrize("neighbours", [2, None])
+def test_layer_and_filters_are_one_graph_of_torch_compile(
+    neighbours: int | None, backend: str, rng: torch.Generator
+) -> None:
     torch.set_default_dtype(torch.float32)
     torch.compiler.reset()
     layer, filters = _layer(space_group("so3"), "learned"), RadialHarmonics(**FILTERS)
     edges = torch.stack([torch.tensor([1, 2, 0, 2, 0, 1]), torch.arange(3).repeat_interleave(2)])
+    if neighbours is None:
+        edges = edges[:, [5, 1, 3, 4, 1, 0]]  # in any order, of targets with one, two and three
     features = torch.randn(3, layer.in_type.channels, generator=rng, dtype=torch.float32)
     vectors = torch.randn(6, 3, generator=rng, dtype=torch.float32)
 
     def run(features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        return layer(features, edges, filters(vectors), neighbours=2)
+        return layer(features, edges, filters(vectors), neighbours=neighbours)
 
     compiled = torch.compile(run, fullgraph=True, backend=backend)
     expected, found = run(features, vectors), compiled(features, vectors)
