@@ -50,8 +50,14 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def learning_curve(history: Sequence[dict[str, Any]]) -> Figure:
-    """Loss and accuracy against the epoch, as `metrics.jsonl` records them."""
+def learning_curve(history: Sequence[dict[str, Any]], unit: str = "") -> Figure:
+    """Loss and scores against the epoch, as `metrics.jsonl` records them.
+
+    Args:
+        history: a record an epoch.
+        unit: of a property, where one is predicted.
+    """
+    units = any("val_mae" in record for record in history)
     with _style():
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         loss, score = figure.subplots(1, 2)
@@ -60,13 +66,14 @@ def learning_curve(history: Sequence[dict[str, Any]]) -> Figure:
             (loss, "val_nll", "validation", TURNS),
             (score, "val_accuracy", "accuracy", TURNS),
             (score, "val_auc", "AUC", FLIPS),
+            (score, "val_mae", f"mean absolute error{unit and f' ({unit})'}", TURNS),
         )
         for axes, key, label, colour in curves:
             points = [(record["epoch"], record[key]) for record in history if key in record]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="." if len(points) < 3 else "")
-        loss.set(xlabel="epoch", title="loss (nats)", ylim=(0, None))
-        score.set(xlabel="epoch", title="on the validation images", ylim=(None, 1))
+        loss.set(xlabel="epoch", title="loss (standard deviations)" if units else "loss (nats)", ylim=(0, None))
+        score.set(xlabel="epoch", title="on the validation data", ylim=(0, None) if units else (None, 1))
         for axes in (loss, score):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(True)

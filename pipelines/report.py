@@ -134,11 +134,10 @@ def calibration_section(scores: Mapping[str, Any]) -> Section:
     return Section("Calibration", text if scores["temperature"] is not None else "", pictures=[picture])
 
 
-def learning_section(history: Sequence[dict[str, Any]]) -> Section:
-    """The course of a training."""
-    picture = Picture(
-        "learning_curve", figures.png(figures.learning_curve(history)), "Loss and scores after each epoch."
-    )
+def learning_section(history: Sequence[dict[str, Any]], unit: str = "") -> Section:
+    """The course of a training; the unit is that of a property, where one is predicted."""
+    curve = figures.png(figures.learning_curve(history, unit))
+    picture = Picture("learning_curve", curve, "Loss and scores after each epoch.")
     return Section("Training", pictures=[picture])
 
 

@@ -169,7 +169,7 @@ class Train(Clouds, TrainingCommand):
                 progress=not self.quiet,
             )
             scores = task.evaluate(model, checked, held_out, device, factor=factor)
-            summary = self._report(run, model, scores) if is_main() else ""
+            summary = self._report(run, model, scores, "" if target is None else target.unit) if is_main() else ""
         return {
             "run": str(run.path),
             "n_train": len(training),
@@ -227,19 +227,20 @@ class Train(Clouds, TrainingCommand):
             model.set_target_scale(wanted.mean(0).tolist(), wanted.std(0).clamp_min(1e-12).tolist())
         return model
 
-    def _report(self, run: Run, model: PointNetwork, scores: Mapping[str, Any]) -> str:
+    def _report(self, run: Run, model: PointNetwork, scores: Mapping[str, Any], unit: str) -> str:
         """Writes `report.html` and its pictures into the run directory, and returns what symmetry was found."""
         from parteq.core.measure import measure_degree, summarize_degree
         from parteq.pipelines.points.pictures import tilts_picture
         from parteq.pipelines.report import Section, degree_section, learning_section, write_report
 
         layers = measure_degree(model.cpu())
-        held_out = Section("Scores", f"{scores['n']} held-out clouds.", tables=[[dict(scores)]])
+        errors = f" Errors of {self.target}{unit and f', in {unit}'}." if self.target else ""
+        held_out = Section("Scores", f"{scores['n']} held-out clouds.{errors}", tables=[[dict(scores)]])
         lead = f"A network trained on {run.data['training']['n']:,} clouds of {self.data}; group {self.group}, "
         sections = [
             held_out,
             degree_section(layers, tilts=tilts_picture(model, layers)),
-            learning_section(run.history()),
+            learning_section(run.history(), unit),
         ]
         write_report(run.path / "report.html", run.path.name, lead + f"degree {self.degree}.", sections)
         return summarize_degree(layers)
