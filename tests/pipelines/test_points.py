@@ -172,7 +172,7 @@ def test_regression_with_a_learned_axis(parteq, tmp_path):
     out = tmp_path / "scores.json"
     assert parteq("points", "evaluate", "--run", run, "--data", f"qm9:{data}", "--json", out)[0] == 0
     assert {"mae", "mae_unit", "n"} <= json.loads(out.read_text()).keys()
-    assert "Errors of gap, in" in (run / "report.html").read_text()
+    assert "Errors of gap." in (run / "report.html").read_text()
     drawn = learning_curve(Run.open(run).history(), "meV").axes
     assert [len(axes.lines) for axes in drawn] == [1, 1]
     assert drawn[1].get_legend().get_texts()[0].get_text() == "mean absolute error (meV)"
