@@ -67,7 +67,11 @@ def _print(layers: Sequence[LayerDegree]) -> None:
             + f"acts as {layer.nearest_subgroup}"
         )
     # An axis means nothing where none is kept.
-    axial = [layer for layer in layers if layer.angles_deg or (layer.tilt_deg and " about " in layer.nearest_subgroup)]
+    axial = [
+        layer
+        for layer in layers
+        if len(layer.angles_deg) > 1 or (layer.tilt_deg and " about " in layer.nearest_subgroup)
+    ]
     for axis in dict.fromkeys(tuple(layer.axis) for layer in axial if layer.axis):
         print(f"axis ({', '.join(f'{round(value, 3) + 0.0:.3f}' for value in axis)})")
     profiles = dict.fromkeys((*layer.tilt_deg, *layer.density_over_tilt) for layer in layers if layer.tilt_deg)

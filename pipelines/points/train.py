@@ -35,6 +35,7 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 # from the first step on, and a fast density would break what the weights have not had the time to learn.
 _DENSITY_LEARNING_RATES = {"classify": 60.0, "regress": 3.0}
 _LARGEST_WIDTH = 16
+_LARGEST_BATCH, _MANY = 48, 10_000
 
 
 @dataclass(kw_only=True)
@@ -64,8 +65,8 @@ class Train(Clouds, TrainingCommand):
     """Turn clouds while training: none, z or so3."""
     epochs: int = 25
     """Passes over the data."""
-    batch_size: Number = 48
-    """Samples a step."""
+    batch_size: Number = None
+    """Samples a step; else 48, or fewer of a small set."""
     learning_rate: float = 1.5e-3
     """Highest learning rate."""
     weight_decay: float = 0.6
@@ -77,15 +78,19 @@ class Train(Clouds, TrainingCommand):
     width: float = 1.0
     """Factor on the number of channels."""
 
-    def settings(self) -> Settings:
-        """The settings of the training loop; numbers that cannot be meant are refused."""
+    def settings(self, clouds: int = _MANY) -> Settings:
+        """The settings of the training loop, for so many clouds; numbers that cannot be meant are refused."""
         for name, least, most in (("points", 2, MOST_POINTS), ("layers", 0, 16), ("width", 0.05, _LARGEST_WIDTH)):
             if getattr(self, name) is not None and not least <= getattr(self, name) <= most:
                 raise DataError("options", f"{name} must lie between {least} and {most}, not be {getattr(self, name)}")
         if (self.task == "regress") != (self.target is not None):
             raise DataError("options", "--task regress and --target go together")
         self._axis()
-        return dataclasses.replace(super().settings(), density_learning_rate=_DENSITY_LEARNING_RATES[self.task])
+        settings = super().settings()
+        # Few clouds are not to mean few steps.
+        batch_size = settings.batch_size or min(max(clouds // 25, 8), _LARGEST_BATCH)
+        rate = _DENSITY_LEARNING_RATES[self.task]
+        return dataclasses.replace(settings, batch_size=batch_size, density_learning_rate=rate)
 
     def _axis(self) -> list[float] | None:
         """The direction asked for; None to learn it."""
@@ -116,9 +121,10 @@ class Train(Clouds, TrainingCommand):
         from parteq.pipelines.provenance import describe
 
         began = time.monotonic()
-        settings = self.settings()
+        self.settings()
         with joined(self.torch_device()) as device:
             training, validation = task.open_for_training(self.data, self.val, self.seed)
+            settings = self.settings(len(training))
             validation = task.match(
                 validation, {"feature_names": list(training.feature_names), "classes": list(training.classes)}
             )

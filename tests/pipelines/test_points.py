@@ -25,6 +25,7 @@ from parteq.datasets.points.clouds import open_clouds
 from parteq.datasets.points.hdf5 import CloudWriter
 from parteq.pipelines.cli import main
 from parteq.pipelines.figures import learning_curve
+from parteq.pipelines.points.train import Train
 from parteq.pipelines.run import Run
 
 SMALL = ["--width", "0.2", "--learning-rate", "0.01", "--points", "24", "--batch-size", "8", "--quiet"]
@@ -195,6 +196,14 @@ def test_options_that_cannot_be_meant_are_refused(parteq, clouds, tmp_path, word
     assert reason in complaint
     assert complaint.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_few_clouds_are_not_few_steps(tmp_path):
+    def batch_size(clouds: int, **options: int) -> int | None:
+        return Train(data="x.npz", out=tmp_path, **options).settings(clouds).batch_size
+
+    assert [batch_size(clouds) for clouds in (40, 400, 2000, 10_000)] == [8, 16, 48, 48]
+    assert batch_size(40, batch_size=20) == 20
 
 
 def test_a_learned_axis_is_the_one_that_degree_tells(parteq, clouds, tmp_path):
