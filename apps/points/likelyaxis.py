@@ -11,8 +11,7 @@ eigenvector of A with the smallest eigenvalue. Of second moments alone, with eig
 
 Here m are the harmonics of degree 1 and 2 on shells about the centroid; higher degrees would also see what square
 things have in common that stand alike, fourfold, though nothing was turned. Where the data turn in every way m = 0, A
-is noise, and one axis is as good as another. Clouds of a family are no draws of their own: families count alike,
-however many clouds they hold.
+is noise, and one axis is as good as another.
 
 A learned axis begins here, because gradients find but the nearest of several that are locally best.
 """
@@ -21,9 +20,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -37,30 +35,24 @@ _CLOUDS, _BATCH = 4096, 32
 _REACH, _SHELLS, _DEGREE = 2.2, 6, 2  # in units of the spread of a cloud
 
 
-def likely_axis(data: Dataset[Any], families: Shaped[np.ndarray, " clouds"] | None = None) -> Float[Tensor, "3"]:
+def likely_axis(data: Dataset[Any]) -> Float[Tensor, "3"]:
     """Return a unit vector, its z not negative, about which turns alter the mean moments of clouds least.
 
     Args:
         data: samples, see :mod:`~parteq.apps.points.samples`; up to 4,096 of them, spread evenly, are looked at.
-        families: of the samples; None where each is one.
     """
     filters = RadialHarmonics(_REACH, _SHELLS, _DEGREE)
     bank = filters.bank(space_group("so3"))
     total = len(data)  # type: ignore[arg-type]
     chosen = torch.linspace(0, total - 1, min(total, _CLOUDS)).round().long()
-    weights = torch.ones(total, dtype=torch.float64)
-    if families is not None:
-        _, family, members = np.unique(families[chosen], return_inverse=True, return_counts=True)
-        weights[chosen] = torch.from_numpy(1.0 / members[family])
     means = torch.zeros(bank.harmonics.shape[1], dtype=torch.float64)
-    parts = list(chosen.split(_BATCH))
-    for part, (positions, counts, *_) in zip(parts, read_batches(data, parts), strict=True):
+    for positions, counts, *_ in read_batches(data, list(chosen.split(_BATCH))):
         present = torch.arange(positions.shape[1]) < counts[:, None]
         share = (present / counts[:, None])[..., None].double()
         offsets = positions - (positions * share).sum(1, keepdim=True)
         spread = (offsets.square() * share).sum((1, 2), keepdim=True).sqrt()
         vectors = (offsets / spread.clamp_min(torch.finfo(torch.float32).tiny)).float()
-        means += (weights[part, None, None] * share).flatten() @ filters(vectors.flatten(0, 1)).double()
+        means += share.flatten() @ filters(vectors.flatten(0, 1)).double()
     changes = torch.from_numpy(bank.generators @ (bank.harmonics @ means.numpy()))  # X_k m
     axis = torch.linalg.eigh(changes @ changes.T).eigenvectors[:, 0].float()
     return -axis if axis[2] < 0 else axis

@@ -137,7 +137,7 @@ class Train(Clouds, TrainingCommand):
             data = task.samples_for(model, training, points, wanted, training=True)
             model.set_lengths(*self._lengths(data))
             if self.axis == "learn":
-                model.set_axis(likely_axis(data, training.families))
+                model.set_axis(likely_axis(data))
             checked = task.samples_for(model, validation, points, held_out)
             parts = {"training": training, "validation": validation}
             run = self.begin({name: describe(part, part.families) for name, part in parts.items()})

@@ -37,16 +37,6 @@ def test_clouds_alike_in_size_in_every_direction_show_it_by_which_end_is_up() ->
     assert abs(axis.numpy() @ tilt.as_matrix()[:, 2]) > np.cos(np.radians(5))
 
 
-def test_families_count_alike() -> None:
-    truth = np.array([0.0, 1.0, 0.0])
-    turned = solids(300, 0, truth, 64).in_memory().batch(np.arange(300)).positions.view(300, 64, 3).numpy()
-    one = np.random.default_rng(0).standard_normal((1, 64, 3)) * [3, 0.1, 0.1]
-    data = samples(ArrayClouds(np.concatenate([turned, one.repeat(300, 0)])), 64, 0, None)
-    families = np.array([*range(300), *[300] * 300])
-    assert abs(likely_axis(data, families).numpy() @ truth) > np.cos(np.radians(2))
-    assert abs(likely_axis(data).numpy() @ truth) < np.cos(np.radians(4))
-
-
 def test_only_an_axis_that_is_learned_is_turned() -> None:
     for asked in (None, (0.0, 0.0, 1.0)):
         model = create_model(num_classes=2, group="so2", axis=asked, layers=1, patches=8, width=0.2)
