@@ -103,13 +103,13 @@ class LayerDegree:
     angles_deg: list[float] = field(default_factory=list)
     density: list[float] = field(default_factory=list)
     density_flipped: list[float] = field(default_factory=list)
-    tilt_deg: list[float] = field(default_factory=list)
-    density_over_tilt: list[float] = field(default_factory=list)
     equivariance_error: list[float] = field(default_factory=list)
     equivariance_error_flipped: list[float] = field(default_factory=list)
     broken_under: dict[str, float] = field(default_factory=dict)
     singular_values: list[float] = field(default_factory=list)
     axis: list[float] = field(default_factory=list)
+    tilt_deg: list[float] = field(default_factory=list)
+    density_over_tilt: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain JSON values."""

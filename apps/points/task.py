@@ -182,7 +182,7 @@ def augmentation(kind: str, points: int | None = None) -> Augment | None:
         DataError: no such kind.
     """
     if kind not in ("none", "z", "so3"):
-        raise DataError(f"rotation {kind}", "is none of none, z and so3")
+        raise DataError(f"rotation {kind!r}", "is none of none, z and so3")
     if kind == "none" and points is None:
         return None
 

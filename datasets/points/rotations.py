@@ -38,7 +38,7 @@ def parse_rotation(text: str) -> Draw:
             return partial(draw_tilts, degrees)
     elif kind in ("none", "z", "so3") and not colon:
         return partial(draw_rotations, kind)
-    raise DataError(f"rotation {text}", "is none of none, z, so3 and tilt:DEGREES")
+    raise DataError(f"rotation {text!r}", "is none of none, z, so3 and tilt:DEGREES")
 
 
 def draw_rotations(kind: str, count: int, generator: torch.Generator) -> Float[Tensor, "count 3 3"]:

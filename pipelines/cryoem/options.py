@@ -25,7 +25,7 @@ class ParticlesInput:
     particles: Annotated[Path, tyro.conf.arg(metavar="X.star")]
     """STAR file (RELION 3.0 to 5) or .cs file."""
     datadir: File = None
-    """Folder of the image paths; else that of --particles, or of a run's particles."""
+    """Folder of the image paths; else as --particles, or its run, says."""
 
     def open(self) -> Particles:
         """The particles.

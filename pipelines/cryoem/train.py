@@ -68,11 +68,11 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
     val: Text = None
     """Particles with poses to measure on; else a part."""
     restarts: int = 0
-    """Begin again up to so often if stuck or spuriously symmetric."""
+    """Begin again so often if stuck or too symmetric."""
     max_seconds: float = math.inf
     """Train no longer than this; refinement comes after."""
     epochs: int = 0
-    """Passes; 0: 70,000 images in all, but 10 to 250 passes."""
+    """Passes; 0: 10 to 250, of 70,000 images in all."""
     batch_size: Number = 64
     """Images a step."""
     weight_decay: float = 0.01
@@ -83,10 +83,10 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
         from dataclasses import replace
 
         for name, least in (("box", 8), ("restarts", 0), ("width", 1e-6), ("max_seconds", 1e-6)):
-            if not getattr(self, name) >= least:
-                raise DataError("options", f"{name.replace('_', '-')} must be at least {least}")
+            if not (value := getattr(self, name)) >= least:
+                raise DataError(f"--{name.replace('_', '-')} {value}", f"must be at least {least}")
         if self.augment == "poses" and self.mode != "supervised":
-            raise DataError("options", "augment poses needs poses that are known: --mode supervised")
+            raise DataError("--augment poses", "needs poses that are known: --mode supervised")
         return replace(super().settings(), gradient_clip=math.inf)
 
     def run(self) -> dict[str, Any]:

@@ -81,10 +81,10 @@ class Train(Clouds, TrainingCommand):
     def settings(self, clouds: int = _MANY) -> Settings:
         """The settings of the training loop, for so many clouds; numbers that cannot be meant are refused."""
         for name, least, most in (("points", 2, MOST_POINTS), ("layers", 0, 16), ("width", 0.05, _LARGEST_WIDTH)):
-            if getattr(self, name) is not None and not least <= getattr(self, name) <= most:
-                raise DataError("options", f"{name} must lie between {least} and {most}, not be {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and not least <= value <= most:
+                raise DataError(f"--{name} {value}", f"must lie between {least} and {most}")
         if (self.task == "regress") != (self.target is not None):
-            raise DataError("options", "--task regress and --target go together")
+            raise DataError("--task regress and --target", "go together")
         self._axis()
         settings = super().settings()
         # Few clouds are not to mean few steps.

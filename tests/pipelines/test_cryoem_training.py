@@ -325,10 +325,10 @@ def test_two_processes_give_what_one_gives(simulated, supervised, tmp_path, loss
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        (["--box", 4], "box must be at least 8"),
-        (["--restarts", -1], "restarts must be at least 0"),
-        (["--width", 0], "width must be at least"),
-        (["--augment", "poses"], "augment poses needs poses that are known"),
+        (["--box", 4], "--box 4: must be at least 8"),
+        (["--restarts", -1], "--restarts -1: must be at least 0"),
+        (["--width", 0], "--width 0.0: must be at least"),
+        (["--augment", "poses"], "--augment poses: needs poses that are known"),
         (["--particles", "missing.star"], "missing.star"),
     ],
 )

@@ -208,7 +208,7 @@ def test_what_cannot_be_calibrated_on_is_one_line(parteq, trained, cells, tmp_pa
     np.savez(tmp_path / "grey.npz", images=np.zeros((4, 12, 12), np.uint8))
     for data, reason in (
         ("small.npz", "holds images of 9×9 pixels; the exported file takes 12×12"),
-        ("grey.npz", "1 ch"),
+        ("grey.npz", "holds grey images; the model takes RGB images"),
     ):
         status, _, complaint = parteq(*words, "--calibrate", tmp_path / data)
         assert (status, complaint.count("\n")) == (2, 1)
