@@ -1,36 +1,30 @@
 """Whether a training has settled in a wrong place, told without the truth.
 
-Two signs. *Stuck*: an encoder that has learned its volume proposes the poses that a search over all rotations finds for
-the same volume; one that is stuck leaves the search something else to find for many images. What is refined later may
-be right all the same, see `parteq.apps.cryoem.halves`. *Symmetric*: the map that is left in the end looks the same
-after a turn that is no small one, nor one of the particle's symmetry as far as that was told. A particle may be
-symmetric; if it is not, such a map is a superposition of copies, one of the ways in which ab initio reconstruction
-fails (Levy et al., arXiv 2203.08138).
+Two signs. *Stuck*: an encoder that has learned the particle proposes, up to one turn of all, the poses that a search
+over all rotations finds in the map that is left in the end. (In its own map a search finds what a stuck one proposes,
+too.) What is refined later may be right all the same, see `parteq.apps.cryoem.halves`. *Symmetric*: the map that is
+left in the end looks the same after a turn that is no small one, nor one of the particle's symmetry as far as that was
+told. A particle may be symmetric; if it is not, such a map is a superposition of copies, one of the ways in which ab
+initio reconstruction fails (Levy et al., arXiv 2203.08138).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from parteq.apps.cryoem.estimation import Poses, refine
 from parteq.apps.cryoem.frames import turned_by_vector
-from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import rotation_grid
 from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 from parteq.datasets.cryoem.projection import fourier_volume, read_transform
 
-__all__ = ["Diagnosis", "correlations_after_turns", "search_agreement", "self_similarity"]
+__all__ = ["Diagnosis", "correlations_after_turns", "self_similarity"]
 
 _STUCK_BELOW = 0.5
-_AGREE_DEGREES = 20.0
 _SYMMETRIC_ABOVE = 0.95
 _SMALLEST_TURN_DEGREES = 40.0
 
@@ -40,7 +34,8 @@ class Diagnosis:
     """What there is to say of a run.
 
     Attributes:
-        agreement: share of the images for which encoder and search agree, see `search_agreement`.
+        agreement: share of the images for which encoder and search agree, see
+            `parteq.apps.cryoem.halves.search_agreement`.
         similarity: see `self_similarity`; 0 if not looked for.
         turn_in_degrees: of that turn.
     """
@@ -67,7 +62,7 @@ class Diagnosis:
                 "proposes. Estimate with --refine, or train with more --epochs."
             )
         else:
-            found = f"Encoder and search agree within {_AGREE_DEGREES:.0f}° on {self.agreement:.0%} of the images."
+            found = f"Encoder and search agree on {self.agreement:.0%} of the images."
         if self.symmetric:
             found += (
                 f" The map looks the same (correlation {self.similarity:.2f}) after a turn by "
@@ -75,30 +70,6 @@ class Diagnosis:
                 "superposition of copies: train with --restarts, or another --seed."
             )
         return found
-
-
-def search_agreement(
-    model: PoseInference,
-    volume: Float[Tensor, "box box box"],
-    data: Dataset[Any],
-    poses: Poses,
-    device: torch.device,
-    frame: SymmetryFrame = NO_SYMMETRY,
-) -> float:
-    """The share of the images for which the encoder and a search over all rotations agree within 20°.
-
-    Args:
-        model: trained.
-        volume: the map the poses were chosen with.
-        data: the particles, or some of them.
-        poses: what the encoder proposed for them.
-        device: where to compute.
-        frame: of the axes of the map: poses agree that are copies of one another.
-    """
-    searched = refine(model, volume, data, poses, device, everywhere=True)
-    copies = poses.rotations[:, None] @ frame.turns
-    cosines = ((copies * searched.rotations[:, None]).sum((2, 3)).amax(1) - 1) / 2
-    return float((cosines > math.cos(math.radians(_AGREE_DEGREES))).float().mean())
 
 
 def self_similarity(volume: Float[Tensor, "box box box"], frame: SymmetryFrame = NO_SYMMETRY) -> tuple[float, float]:

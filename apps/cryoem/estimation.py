@@ -21,7 +21,10 @@ from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, find_ax
 from parteq.core.distributed import total
 from parteq.datasets.cryoem.projection import phase_ramp
 
-__all__ = ["Poses", "map_of_poses", "misfit", "noise_left", "propose", "refine", "refine_with_map", "weigh"]
+__all__ = ["MOVES", "Poses", "map_of_poses", "misfit", "noise_left", "propose", "refine", "refine_with_map", "weigh"]
+
+MOVES = 2
+"""Steps of the grid of shifts where a map may stand elsewhere in its box than that of the encoder."""
 
 _ROUNDS = 10
 _MOMENTUM = 0.7

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from parteq.apps.cryoem.diagnosis import correlations_after_turns
-from parteq.apps.cryoem.estimation import Poses, map_of_poses, misfit, refine, refine_with_map, weigh
+from parteq.apps.cryoem.estimation import MOVES, Poses, map_of_poses, misfit, refine, refine_with_map, weigh
 from parteq.apps.cryoem.expectation import expectation_maximisation
 from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
@@ -40,7 +40,15 @@ from parteq.apps.cryoem.passes import Data, some_of
 from parteq.apps.cryoem.pose_metrics import pose_errors
 from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 
-__all__ = ["Found", "Reliability", "confidence_across_halves", "half_agreement", "refine_until_reliable", "same_poses"]
+__all__ = [
+    "Found",
+    "Reliability",
+    "confidence_across_halves",
+    "half_agreement",
+    "refine_until_reliable",
+    "same_poses",
+    "search_agreement",
+]
 
 # Of what there is confidence in, the share that must agree. Halves have agreed on .6 of a hundred images by a map that
 # was bent alike in both, and searches on .55 of them where neither was right.
@@ -49,10 +57,8 @@ _ENOUGH = 0.5  # agreement below which nothing is reliable, however little confi
 _FEW = 1000  # particles, below which halves prove nothing
 _MOST_SEARCHES, _FEWEST_SEARCHES = 30, 3
 _SEARCHED = 20_000  # particles, times searches, lest many particles take for ever
-_AGAIN, _BETTER = (
-    3,
-    0.95,
-)  # how often a search is begun again with its map, and to which share of its misfit it must fall
+# How often a search is begun again with its map, and to which share of its misfit it must fall.
+_AGAIN, _BETTER = 3, 0.95
 _DISPUTED = 0.5  # of the confidence, where two searches disagree
 _KEPT = 0.1
 _MOST = 4000  # particles of both halves
@@ -162,14 +168,15 @@ def refine_until_reliable(
 
     count = len(poses.rotations)
     few, weights, tried = count < _FEW, torch.ones(count), [search(poses)]
-    agreement, confidence = half_agreement(model, data, tried[0].poses, device, seed), weigh_best()
+    agreement = half_agreement(model, data, tried[0].poses, device, seed, tried[0].frame)
+    confidence = weigh_best()
     reliability = Reliability(agreement, float(confidence.mean()))
     searches = min(_MOST_SEARCHES, max(_FEWEST_SEARCHES, _SEARCHED // count))
     for number in range(1, searches if few or not reliability.reliable else 1):
         found = search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0))
         promising = few and found.misfit < tried[:2][-1].misfit
         tried = sorted([*tried, settled(found) if promising else found], key=lambda one: one.misfit)
-        same = same_poses(tried[1].poses, tried[0].poses, tried[0].volume)
+        same = same_poses(tried[1].poses, tried[0].poses, tried[0].volume, tried[0].frame)
         confidence, weights = weigh_best(), torch.where(same, 1.0, _DISPUTED)
         reliability = Reliability(agreement, float(confidence.mean()), float(same.float().mean()))
         if reliability.reliable:
@@ -206,7 +213,14 @@ def confidence_across_halves(
     return found
 
 
-def half_agreement(model: PoseInference, data: Data, poses: Poses, device: torch.device, seed: int = 0) -> float:
+def half_agreement(
+    model: PoseInference,
+    data: Data,
+    poses: Poses,
+    device: torch.device,
+    seed: int = 0,
+    frame: SymmetryFrame = NO_SYMMETRY,
+) -> float:
     """The share of particles to which the maps of two halves, found apart, give the same pose.
 
     Args:
@@ -215,6 +229,7 @@ def half_agreement(model: PoseInference, data: Data, poses: Poses, device: torch
         poses: found for them.
         device: where to compute.
         seed: of the halves, and of what is forgotten.
+        frame: of the axes of the map that all make, in the frame of which the two maps are begun.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(poses.rotations), generator=generator)[:_MOST]
@@ -228,13 +243,43 @@ def half_agreement(model: PoseInference, data: Data, poses: Poses, device: torch
         volume = map_of_poses(model, part, again, device)
         found.append(refine(model, volume, some_of(data, measured), unknown, device, everywhere=True))
     one, other = found
-    return float(same_poses(one, other, volume).float().mean())
+    return float(same_poses(one, other, volume, frame).float().mean())
 
 
-def same_poses(first: Poses, second: Poses, volume: Float[Tensor, "box box box"]) -> Bool[Tensor, " n"]:
-    """Whether the two poses of a particle agree, up to a turn of all; the volume is that of the second."""
+def search_agreement(
+    model: PoseInference,
+    volume: Float[Tensor, "box box box"],
+    data: Data,
+    poses: Poses,
+    device: torch.device,
+    frame: SymmetryFrame = NO_SYMMETRY,
+) -> float:
+    """The share of particles for which a search over all rotations finds the pose that an encoder proposes.
+
+    Up to one turn of all: a map may stand in another frame than that of the encoder.
+
+    Args:
+        model: for its disc.
+        volume: the map that is left in the end, in units of the samples.
+        data: the particles, or some of them.
+        poses: what the encoder proposes for them.
+        device: where to compute.
+        frame: of the axes of the map: poses agree that are copies of one another.
+    """
+    searched = refine(model, volume, data, poses, device, everywhere=True, moves=MOVES)
+    return float(same_poses(poses, searched, volume, frame).float().mean())
+
+
+def same_poses(
+    first: Poses, second: Poses, volume: Float[Tensor, "box box box"], frame: SymmetryFrame = NO_SYMMETRY
+) -> Bool[Tensor, " n"]:
+    """Whether the two poses of a particle agree, up to a turn of all; volume and frame are those of the second."""
     one, other = (poses.rotations.double().numpy() for poses in (first, second))
-    turns = pose_errors(one, other).alignment.rotations_in_true_frame(one).swapaxes(1, 2) @ other
+    # With the axes of the map in their standard setting a pose is compared with the nearest copy of the other.
+    axes, other = frame.matrix, other @ frame.matrix
+    alignment = pose_errors(one, other, symmetry=frame.symmetry).alignment
+    copies = alignment.nearest_copies(one, other)
+    turns = axes @ alignment.rotations_in_true_frame(one).swapaxes(1, 2) @ copies @ axes.T
     alike = correlations_after_turns(volume, torch.from_numpy(turns).float())
     small = turned_by_vector(torch.eye(3), math.radians(CONFIDENT_DEGREES) * rotation_grid()[::_EVERY, 0])
     return alike > correlations_after_turns(volume, small).mean()

@@ -39,7 +39,6 @@ _HEARD = 1024
 """Particles that the noise of more than a part is told by, so that no confidence depends on the part."""
 _ASKED = 200
 """Particles for which a search is asked whether the encoder is right."""
-_MOVES = 2  # the map that training leaves may stand elsewhere in its box than the encoder's
 
 
 @dataclass(kw_only=True)
@@ -84,10 +83,11 @@ class Estimate(ParticlesInput, RunCommand):
             of_run = self._volume(model)
             # It may stand in another frame than what the encoder proposes, which only its own map can choose from.
             volume = of_run if self.refine else model.decoder.volume().detach().cpu()
-            frame = self._axes(volume)
+            axes = self._axes(of_run, warned_of=True)
+            frame = axes if self.refine else self._axes(volume)
             with torch.no_grad():
                 done, found = self._parts(model, volume, samples, device, frame)
-                asked = {} if self.refine else self._ask_search(model, of_run, samples, device, found)
+                asked = {} if self.refine else self._ask_search(model, of_run, samples, device, found, axes)
             if reliability is not None:
                 found["confidence"] *= reliability.factor
             if is_main():
@@ -129,8 +129,8 @@ class Estimate(ParticlesInput, RunCommand):
             raise DataError(path, f"has {len(volume)} voxels along an edge, the run {model.disc.box}")
         return torch.from_numpy(volume) / (model.disc.box * model.config["scale"])
 
-    def _axes(self, volume: Tensor) -> SymmetryFrame:
-        """The axes of the map, by the symmetry that the run was told."""
+    def _axes(self, volume: Tensor, *, warned_of: bool = False) -> SymmetryFrame:
+        """The axes of a map, by the symmetry that the run was told; where it has none, that may be warned of."""
         from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, find_axes
         from parteq.pipelines.run import Run
 
@@ -139,7 +139,8 @@ class Estimate(ParticlesInput, RunCommand):
             frame = find_axes(volume.numpy(), str(run.options.get("symmetry", "C1")))
         except ValueError as error:
             raise DataError(self.run_path / "config.toml", str(error)) from error
-        report_symmetry(frame)
+        if warned_of:
+            report_symmetry(frame)
         return frame if frame.found else NO_SYMMETRY
 
     def _parts(
@@ -186,11 +187,11 @@ class Estimate(ParticlesInput, RunCommand):
         return noise_left(model, volume, data, self._estimate(model, volume, data, device), device)
 
     def _estimate(self, model: PoseInference, volume: Tensor, data: Any, device: torch.device) -> Poses:
-        from parteq.apps.cryoem.estimation import propose, refine
+        from parteq.apps.cryoem.estimation import MOVES, propose, refine
 
         poses = propose(model, volume, data, device)
         if self.refine:
-            poses = refine(model, volume, data, poses, device, everywhere=True, moves=_MOVES)
+            poses = refine(model, volume, data, poses, device, everywhere=True, moves=MOVES)
             poses = refine(model, volume, data, poses, device)
         return poses
 
@@ -201,6 +202,7 @@ class Estimate(ParticlesInput, RunCommand):
         samples: ParticleSamples,
         device: torch.device,
         found: dict[str, np.ndarray],
+        frame: SymmetryFrame,
     ) -> dict[str, Any]:
         """Whether a search in the map of the run finds the poses of the encoder, up to one turn of all.
 
@@ -209,13 +211,12 @@ class Estimate(ParticlesInput, RunCommand):
         import torch
 
         from parteq.apps.cryoem.diagnosis import Diagnosis
-        from parteq.apps.cryoem.estimation import Poses, refine
-        from parteq.apps.cryoem.halves import same_poses
+        from parteq.apps.cryoem.estimation import Poses
+        from parteq.apps.cryoem.halves import search_agreement
 
         few = _spread(len(samples), _ASKED)
         poses = Poses(*(torch.from_numpy(found[name][few]) for name in ("rotations", "shifts")))
-        searched = refine(model, volume, _read(samples, few), poses, device, everywhere=True, moves=_MOVES)
-        diagnosis = Diagnosis(float(same_poses(poses, searched, volume).float().mean()))
+        diagnosis = Diagnosis(search_agreement(model, volume, _read(samples, few), poses, device, frame))
         if diagnosis.stuck:
             warnings.warn(diagnosis.sentence(), stacklevel=2)
         unreliable = {"reliable": False} if diagnosis.stuck else {}

@@ -220,9 +220,11 @@ class _Training:
             state = None
             if attempt == command.restarts or self._time_is_over():
                 break
-            _, diagnosis = self.finish(model)
-            # The symmetry of a map of known poses is the particle's.
-            if not diagnosis.stuck and not (diagnosis.symmetric and command.mode == "abinitio"):
+            found, diagnosis = self.finish(model)
+            # What searches found may be right though the encoder is stuck. The symmetry of a map of known poses is
+            # the particle's.
+            stuck = diagnosis.stuck and not (found.reliability is not None and found.reliability.reliable)
+            if not stuck and not (diagnosis.symmetric and command.mode == "abinitio"):
                 break
             log.warning("parteq: attempt %d: %s Beginning again.", attempt + 1, diagnosis.sentence())
         return model if command.restarts == 0 else cast("PoseInference", self.run.checkpoint().model())
@@ -294,26 +296,20 @@ class _Training:
         with torch.no_grad():
             return propose(model, model.decoder.volume(), data, self.device)
 
-    def _encoder_agreement(self, model: PoseInference) -> float:
-        """See `search_agreement`: of a part of the particles, in the encoder's own map."""
-        import torch
-
-        from parteq.apps.cryoem.diagnosis import search_agreement
-        from parteq.apps.cryoem.passes import some_of
-        from parteq.apps.cryoem.symmetry_axes import find_axes
-
-        part = some_of(self.data, torch.linspace(0, len(self.samples) - 1, min(len(self.samples), MEASURED)).long())
-        with torch.no_grad():
-            poses, volume = self._propose(model, part), model.decoder.volume().cpu()
-            frame = find_axes(volume.numpy(), self.command.symmetry)
-            return search_agreement(model, volume, part, poses, self.device, frame)
-
     def finish(self, model: PoseInference) -> tuple[Found, Diagnosis]:
         """Poses refined with the map they make, how far to trust them, and what is to be said of encoder and map."""
+        import torch
+
         from parteq.apps.cryoem.diagnosis import Diagnosis, self_similarity
+        from parteq.apps.cryoem.halves import search_agreement
+        from parteq.apps.cryoem.passes import some_of
 
         model.to(self.device)
-        agreement, found = self._encoder_agreement(model), self._found(model)
+        found = self._found(model)
+        part = some_of(self.data, torch.linspace(0, len(self.samples) - 1, min(len(self.samples), MEASURED)).long())
+        with torch.no_grad():
+            proposed = self._propose(model, part)
+            agreement = search_agreement(model, found.volume, part, proposed, self.device, found.frame)
         return found, Diagnosis(agreement, *self_similarity(found.volume, found.frame))
 
     def _found(self, model: PoseInference) -> Found:

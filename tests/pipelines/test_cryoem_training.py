@@ -256,7 +256,7 @@ def test_a_doubtful_run_is_begun_again(parteq, simulated, tmp_path, monkeypatch,
         looked_at.append(volume)
         return similarity, 180.0
 
-    monkeypatch.setattr("parteq.apps.cryoem.diagnosis.search_agreement", lambda *_: agreement)
+    monkeypatch.setattr("parteq.apps.cryoem.halves.search_agreement", lambda *_: agreement)
     monkeypatch.setattr("parteq.apps.cryoem.diagnosis.self_similarity", similar)
     run, found = tmp_path / "run", tmp_path / "found.json"
     words = ["--particles", simulated / "particles.star", "--out", run, "--epochs", 1, "--restarts", 2, "--json", found]

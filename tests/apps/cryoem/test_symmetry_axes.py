@@ -9,9 +9,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch.utils.data import TensorDataset
 
-from parteq.apps.cryoem.diagnosis import search_agreement
 from parteq.apps.cryoem.disc import Disc
 from parteq.apps.cryoem.estimation import Poses, map_of_poses
+from parteq.apps.cryoem.halves import search_agreement
 from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.pointgroups import point_group
 from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, axes_in_place, find_axes
