@@ -213,16 +213,23 @@ def _option_names(kind: type[Command]) -> set[str]:
 
 @contextmanager
 def _messages(quiet: bool) -> Iterator[None]:
-    """Log records and warnings of parteq go to stderr, a line each; warnings of other packages go nowhere."""
+    """Log records and warnings of parteq go to stderr, a line each and no warning twice; those of others go nowhere."""
     logger, handler = logging.getLogger("parteq"), logging.StreamHandler()
     level, logger.propagate = logger.level, False  # packages that export give the root logger a handler of its own
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR if quiet or not _is_main() else logging.INFO)
+    said: set[str] = set()
+
+    def say(message: Warning | str, *_: object, **__: object) -> None:
+        if (text := str(message)) not in said:
+            said.add(text)
+            logger.warning("parteq: %s", text)
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("always", module=r"parteq\.")
-            warnings.showwarning = lambda message, *_, **__: logger.warning("parteq: %s", message)
+            warnings.showwarning = say
             yield
     finally:
         logger.removeHandler(handler)

@@ -7,12 +7,13 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 
 from parteq.core import training
-from parteq.pipelines.cli import COMMANDS, main
+from parteq.pipelines.cli import COMMANDS, _messages, main
 
 from .conftest import SMALL
 
@@ -245,3 +246,11 @@ def test_messages_are_not_said_twice(parteq, trained, cells, monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [logging.StreamHandler()])
     status, _, complaint = parteq("histo", "evaluate", "--run", trained, "--data", cells / "train.npz")
     assert (status, complaint.count("the run was trained on")) == (0, 1)
+
+
+def test_warnings_are_not_repeated(capsys):
+    """As of a file that is read twice; and those of others are not said."""
+    with _messages(quiet=False):
+        for text, module in (("one", "parteq.x"), ("one", "parteq.y"), ("two", "parteq.x"), ("three", "numpy")):
+            warnings.warn_explicit(text, UserWarning, "file", 1, module=module)
+    assert capsys.readouterr().err == "parteq: one\nparteq: two\n"
