@@ -172,7 +172,9 @@ def refine_until_reliable(
     confidence = weigh_best()
     reliability = Reliability(agreement, float(confidence.mean()))
     searches = min(_MOST_SEARCHES, max(_FEWEST_SEARCHES, _SEARCHED // count))
-    for number in range(1, searches if few or not reliability.reliable else 1):
+    # Nor do they of a map that is made symmetric, which may be wrong in both alike.
+    asked = few or symmetry != "C1" or not reliability.reliable
+    for number in range(1, searches if asked else 1):
         found = search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0))
         promising = few and found.misfit < tried[:2][-1].misfit
         tried = sorted([*tried, settled(found) if promising else found], key=lambda one: one.misfit)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate"]
 
-TURNED_IMAGES = 1000  # at most: each is seen at 73 turns
+TURNED_IMAGES, STEP_IN_DEGREES = 500, 10.0  # at most so many images, each at 37 turns
 
 
 @dataclass(kw_only=True)
@@ -78,5 +78,5 @@ class Evaluate(OnData):
         chosen = dataset.subset(np.unique(np.linspace(0, len(dataset) - 1, TURNED_IMAGES).astype(int)))
         hidden = True if self.quiet else None  # None: on a terminal alone
         bar = tqdm(in_order(chosen), "turning", delay=2, unit="batch", disable=hidden, leave=False)
-        angles, rates = accuracy_against_turn(model, bar, device)
+        angles, rates = accuracy_against_turn(model, bar, device, STEP_IN_DEGREES)
         return {"turn_deg": angles, "turn_accuracy": rates, "holds_to_deg": holding_turn(angles, rates)}

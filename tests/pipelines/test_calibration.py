@@ -133,7 +133,7 @@ def test_accuracy_is_told_against_the_turn(parteq, trained, cells, tmp_path):
     words = ["--run", trained, "--data", cells / "test.npz", "--json", out, "--quiet", "--turns", picture]
     assert parteq("histo", "evaluate", *words) == (0, "", "")
     found = scores_of(out)
-    assert found["turn_deg"][::18] == [0, 90, 180]
+    assert found["turn_deg"][::9] == [0, 90, 180]
     assert found["turn_accuracy"][0] == pytest.approx(found["accuracy"])
     assert 0 <= found["holds_to_deg"] <= 180
     assert picture.read_bytes().startswith(b"\x89PNG")

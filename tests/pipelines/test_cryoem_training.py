@@ -312,7 +312,7 @@ def test_two_processes_give_what_one_gives(simulated, supervised, tmp_path, loss
         particles = ["--particles", str(simulated / "particles.star"), "--quiet"]
         run, out = tmp_path / f"run{processes}", tmp_path / f"poses{processes}.star"
         train = ["cryoem", "train", *particles, "--out", str(run), "--loss", loss, "--epochs", epochs, *SMALL]
-        subprocess.run([*launch, *train], check=True, timeout=100)
+        subprocess.run([*launch, *train], check=True, timeout=400)
         estimate = ["cryoem", "estimate", "--run", str(supervised), *particles, "--out", str(out)]
         subprocess.run([*launch, *estimate], check=True, timeout=100)
         losses.append([json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()])

@@ -82,6 +82,17 @@ def test_halves_that_agree_are_enough_where_particles_are_many(noisy, monkeypatc
     assert found.reliability.search_agreement is None
 
 
+def test_halves_of_a_symmetric_map_are_not_enough(noisy, monkeypatch):  # noqa: F811
+    data, rotations, shifts = noisy
+    model = small_model()
+    ending_at(monkeypatch, model, data, shifts, iter(shaken(rotations, 2)))
+    monkeypatch.setattr(halves, "half_agreement", lambda *_: 1.0)
+    monkeypatch.setattr(halves, "_FEW", 10)
+    found = halves.refine_until_reliable(model, data, Poses(rotations, shifts), CPU, seed=0, symmetry="C2")
+    assert found.reliability.reliable
+    assert found.reliability.search_agreement > 0.8
+
+
 def test_a_disputed_pose_is_trusted_less(noisy, monkeypatch):  # noqa: F811
     data, rotations, shifts = noisy
     model, right = small_model(), shaken(rotations, 2)
