@@ -186,7 +186,7 @@ def test_regression_with_a_learned_axis(parteq, tmp_path):
         (["--axis=0,0,-1", "--group", "so2"], "a group about -z is the group about z"),
         (["--task", "regress"], "go together"),
         (["--target", "homo", "--task", "regress"], "no target"),
-        (["--points", "1"], "points must lie"),
+        (["--points", "1"], "--points 1: must lie between"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(parteq, clouds, tmp_path, words, reason):
