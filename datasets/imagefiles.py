@@ -25,6 +25,7 @@ from parteq.datasets.base import ImageDataset
 from parteq.datasets.depth import check_range, to_uint8
 from parteq.datasets.errors import DataError
 from parteq.datasets.regions import spatial_groups
+from parteq.datasets.splits import evenly_spread
 
 __all__ = ["SUFFIXES", "ImageFiles", "inside"]
 
@@ -119,7 +120,7 @@ def _common_format(files: Sequence[Path]) -> tuple[tuple[int, int], int]:
 def _check_depth(source: str | os.PathLike[str], files: Sequence[Path]) -> None:
     """Refuses 16-bit images that use few of their bits, as far as evenly spaced ones tell. Raises DataError."""
     brightest = []
-    for number in np.unique(np.linspace(0, len(files) - 1, _LOOKED_AT).astype(int)):
+    for number in evenly_spread(len(files), _LOOKED_AT):
         with _opened(files[number]) as image:
             if image.mode in _DEEP_GREY:
                 brightest.append(int(np.asarray(image).astype(np.uint16).max()))

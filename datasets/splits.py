@@ -16,6 +16,7 @@ __all__ = [
     "check_apart",
     "check_no_leakage",
     "check_one_release",
+    "evenly_spread",
     "group_names",
     "grouped_split",
     "stratified_subset",
@@ -24,6 +25,15 @@ __all__ = [
 # Group splits are tried in this many random orders, fewer where there are many groups: then any order does well.
 _ORDERS, _GROUP_BUDGET = 16, 20_000
 _COUNT = re.compile(r"-?[0-9]{1,4}")  # a group named so was counted rather than named
+
+
+def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
+    """Numbers of at most ``most`` of ``count`` items, in order, the first and the last among them.
+
+    >>> evenly_spread(10, 4)
+    array([0, 3, 6, 9])
+    """
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
 def _quotas(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:

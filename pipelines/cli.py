@@ -220,16 +220,19 @@ def _messages(quiet: bool) -> Iterator[None]:
     logger.setLevel(logging.ERROR if quiet or not _is_main() else logging.INFO)
     said: set[str] = set()
 
-    def say(message: Warning | str, *_: object, **__: object) -> None:
-        if (text := str(message)) not in said:
-            said.add(text)
-            logger.warning("parteq: %s", text)
+    def is_news(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        repeated = record.levelno == logging.WARNING and text in said
+        said.add(text)
+        return not repeated
+
+    handler.addFilter(is_news)
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("always", module=r"parteq\.")
-            warnings.showwarning = say
+            warnings.showwarning = lambda message, *_, **__: logger.warning("parteq: %s", message)
             yield
     finally:
         logger.removeHandler(handler)

@@ -74,8 +74,7 @@ def _print(layers: Sequence[LayerDegree]) -> None:
     ]
     for axis in dict.fromkeys(tuple(layer.axis) for layer in axial if layer.axis):
         print(f"axis ({', '.join(f'{round(value, 3) + 0.0:.3f}' for value in axis)})")
-    profiles = dict.fromkeys((*layer.tilt_deg, *layer.density_over_tilt) for layer in layers if layer.tilt_deg)
-    for profile in profiles:
-        by_tilt = dict(zip(profile[: len(profile) // 2], profile[len(profile) // 2 :], strict=True))
+    profiles = dict.fromkeys(tuple(zip(layer.tilt_deg, layer.density_over_tilt, strict=True)) for layer in layers)
+    for by_tilt in map(dict, filter(None, profiles)):
         told = ", ".join(f"{by_tilt[tilt]:.2f} at {tilt}°" for tilt in _TILTS)
         print(f"λ against uniform, by the tilt of the axis: {told}")

@@ -13,8 +13,9 @@ the confidence in the poses promises, so that
 
 is what the confidence is to be multiplied with, and where it is small nothing is to be trusted.
 
-A half of a hundred particles may be too few to find anything, or find it bent as the other half does. So where halves
-disagree, and always where particles are few, all particles are searched again, each time begun by chance. A search that
+A half of a hundred particles may be too few to find anything, or find it bent as the other half does, and a map that is
+made symmetric may be wrong in both halves alike. So where halves disagree, and always where particles are few or
+symmetric, all particles are searched again, each time begun by chance. A search that
 is among the two that fit the images best is begun again with the map it has come to, as long as that helps. What fits
 best is kept, and the agreement is that of these two: there are many ways to be wrong, and one, up to a turn, to be
 right. A particle on which the two do not agree is given half the confidence of one on which they do, for one of them is
@@ -54,7 +55,7 @@ __all__ = [
 # was bent alike in both, and searches on .55 of them where neither was right.
 _RELIABLE = 0.8
 _ENOUGH = 0.5  # agreement below which nothing is reliable, however little confidence there is
-_FEW = 1000  # particles, below which halves prove nothing
+_FEW = 1000  # particles, below which halves prove little, however well they agree
 _MOST_SEARCHES, _FEWEST_SEARCHES = 30, 3
 _SEARCHED = 20_000  # particles, times searches, lest many particles take for ever
 # How often a search is begun again with its map, and to which share of its misfit it must fall.
@@ -172,11 +173,11 @@ def refine_until_reliable(
     confidence = weigh_best()
     reliability = Reliability(agreement, float(confidence.mean()))
     searches = min(_MOST_SEARCHES, max(_FEWEST_SEARCHES, _SEARCHED // count))
-    # Nor do they of a map that is made symmetric, which may be wrong in both alike.
     asked = few or symmetry != "C1" or not reliability.reliable
     for number in range(1, searches if asked else 1):
         found = search(_forgotten(poses, torch.Generator().manual_seed(seed + number), kept=0))
-        promising = few and found.misfit < tried[:2][-1].misfit
+        second_best = tried[:2][-1]  # the only one, after the first
+        promising = few and found.misfit < second_best.misfit
         tried = sorted([*tried, settled(found) if promising else found], key=lambda one: one.misfit)
         same = same_poses(tried[1].poses, tried[0].poses, tried[0].volume, tried[0].frame)
         confidence, weights = weigh_best(), torch.where(same, 1.0, _DISPUTED)

@@ -16,6 +16,7 @@ from parteq.datasets.cryoem.ctf import contrast_transfer_at
 from parteq.datasets.cryoem.imaging import imaging_ctf, imaging_pixel_size
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.errors import DataError
+from parteq.datasets.splits import evenly_spread
 
 __all__ = ["ParticleSamples", "working_box"]
 
@@ -63,7 +64,7 @@ class ParticleSamples(Dataset[tuple[Tensor, ...]]):
         self._shifts: Float64[np.ndarray, "n 2"] = particles.shifts_in_angstroms() / self.pixel_size
         self.scale = 1.0
         if scale is None:
-            first = np.linspace(0, len(self) - 1, min(len(self), _SCALE_IMAGES)).astype(int)
+            first = evenly_spread(len(self), _SCALE_IMAGES)
             scale = float(torch.cat([batch[0].abs().square().mean(1) for batch in self._batches(first)]).mean().sqrt())
             if not scale > 0:
                 raise DataError(particles.source, "has images without any contrast")

@@ -37,9 +37,10 @@ def accuracy_against_turn(
     for images, labels in batches:
         pixels, truth = as_unit(images.to(device)), labels.to(device)
         for number, angle in enumerate(angles):
-            for signed in (angle, -angle):
+            senses = (angle,) if angle % 180 == 0 else (angle, -angle)  # half a turn is the same in both
+            for signed in senses:
                 found = model(turn(pixels, signed, fill="edge")).argmax(1)
-                right[number] += float((found == truth).sum()) / 2
+                right[number] += float((found == truth).sum()) / len(senses)
         count += len(labels)
     return angles, (right / count).tolist()
 

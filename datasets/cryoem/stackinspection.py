@@ -16,6 +16,7 @@ from parteq.datasets.cryoem.mrc import MrcHeader, read_header
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.cryoem.stack import ImageStack
 from parteq.datasets.errors import DataError
+from parteq.datasets.splits import evenly_spread
 
 __all__ = ["inspect_file", "inspect_images", "inspect_stacks"]
 
@@ -109,7 +110,7 @@ def inspect_images(
         found: to be added to.
         progress: wraps what is iterated over.
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(n or len(images), len(images))).astype(np.int64))
+    chosen = evenly_spread(len(images), n or len(images))
     damaged, contrasts = [], []
     for index in progress(chosen.tolist()):
         try:

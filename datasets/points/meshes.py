@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,9 @@ SUFFIXES = frozenset((".off", ".ply", ".obj", ".stl", ".npy", ".xyz", ".wrl"))
 """Of the files that are taken for meshes or points."""
 
 _MAX_BYTES = 2**30
+
+Surface = tuple[NDArray[Any], NDArray[Any] | None]
+"""Vertices and triangles, or points and None."""
 
 
 def load_points(path: str | os.PathLike[str], count: int, generator: np.random.Generator) -> NDArray[np.float32]:
@@ -83,50 +88,16 @@ def load_surface(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDA
     return vertices.astype(np.float64), faces
 
 
-def _read(path: Path) -> tuple[NDArray, NDArray | None]:
+def _read(path: Path) -> Surface:
     """Vertices and triangles, or points and None, whatever they are worth."""
-    import trimesh  # Only who reads meshes needs it.
-
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(path, f"is none of {', '.join(sorted(SUFFIXES))}")
     if suffix == ".wrl":
         return read_vrml(path)
     try:
-        if suffix == ".npy":
-            table = np.load(path, allow_pickle=False)
-            return table[:, :3] if table.ndim == 2 else table, None
         content = path.read_bytes()
-        if suffix == ".off":
-            return read_off(content)
-        if suffix == ".xyz":
-            return read_xyz(content), None
-        if suffix == ".obj":
-            content = _bare_obj(content)
-        if suffix == ".stl":
-            content = _bare_stl(content)
-        if not _is_whole(suffix, content):
-            raise DataError(path, "is cut off: it holds less than its header says")
-        # A stream has no folder, so that a mesh cannot name other files to be read.
-        try:
-            loaded = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False, maintain_order=True)
-        except ValueError:
-            # Of faces of several sizes; what is damaged is refused there, too.
-            if suffix == ".ply" and b"format ascii" not in content.partition(b"end_header")[0]:
-                return read_polygon_ply(content)
-            raise
-        if isinstance(loaded, trimesh.Scene):
-            loaded = loaded.to_geometry()
-        if isinstance(loaded, trimesh.PointCloud):
-            promised = re.search(rb"^element\s+face\s+[1-9]", content.partition(b"end_header")[0], re.MULTILINE)
-            if suffix == ".ply" and promised:
-                raise DataError(path, "is cut off: it lacks the faces that its header says it has")
-            if suffix == ".obj" and re.search(rb"^\s*(l|curv2?|surf)\s", content, re.MULTILINE):
-                raise DataError(path, "holds lines or curves, no surface")
-            return np.asarray(loaded.vertices), None
-        if not isinstance(loaded, trimesh.Trimesh):
-            raise DataError(path, "holds lines or curves, no surface")
-        return np.asarray(loaded.vertices), np.asarray(loaded.faces).reshape(-1, 3)
+        return _READERS[suffix](content) if suffix in _READERS else _read_by_trimesh(path, suffix, content)
     except DataError:
         raise
     except Exception as error:
@@ -134,6 +105,42 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
         raise DataError(
             path, f"is not a readable {suffix[1:].upper()} file ({type(error).__name__}: {error})"
         ) from error
+
+
+def _read_npy(content: bytes) -> Surface:
+    """The first three columns of a table of points."""
+    table = np.load(io.BytesIO(content), allow_pickle=False)
+    return table[:, :3] if table.ndim == 2 else table, None
+
+
+def _read_by_trimesh(path: Path, suffix: str, content: bytes) -> Surface:
+    """PLY, OBJ and STL."""
+    import trimesh  # Only who reads meshes needs it.
+
+    if suffix in _CLEANERS:
+        content = _CLEANERS[suffix](content)
+    if not _is_whole(suffix, content):
+        raise DataError(path, "is cut off: it holds less than its header says")
+    # A stream has no folder, so that a mesh cannot name other files to be read.
+    try:
+        loaded = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False, maintain_order=True)
+    except ValueError:
+        # Of faces of several sizes; what is damaged is refused there, too.
+        if suffix == ".ply" and b"format ascii" not in content.partition(b"end_header")[0]:
+            return read_polygon_ply(content)
+        raise
+    if isinstance(loaded, trimesh.Scene):
+        loaded = loaded.to_geometry()
+    if isinstance(loaded, trimesh.PointCloud):
+        promised = re.search(rb"^element\s+face\s+[1-9]", content.partition(b"end_header")[0], re.MULTILINE)
+        if suffix == ".ply" and promised:
+            raise DataError(path, "is cut off: it lacks the faces that its header says it has")
+        if suffix == ".obj" and re.search(rb"^\s*(l|curv2?|surf)\s", content, re.MULTILINE):
+            raise DataError(path, "holds lines or curves, no surface")
+        return np.asarray(loaded.vertices), None
+    if not isinstance(loaded, trimesh.Trimesh):
+        raise DataError(path, "holds lines or curves, no surface")
+    return np.asarray(loaded.vertices), np.asarray(loaded.faces).reshape(-1, 3)
 
 
 def _is_whole(suffix: str, content: bytes) -> bool:
@@ -177,6 +184,15 @@ def _bare_obj(content: bytes) -> bytes:
             vertices += words[:1] == [b"v"]
             lines.append(line)
     return b"\n".join(lines) + b"\n"
+
+
+# What is not read by trimesh, and what it would misread.
+_READERS: dict[str, Callable[[bytes], Surface]] = {
+    ".npy": _read_npy,
+    ".off": read_off,
+    ".xyz": lambda content: (read_xyz(content), None),
+}
+_CLEANERS = {".obj": _bare_obj, ".stl": _bare_stl}
 
 
 def sample_surface(

@@ -16,6 +16,7 @@ import numpy as np
 import tyro
 
 from parteq.datasets.errors import DataError
+from parteq.datasets.splits import evenly_spread
 from parteq.pipelines.command import RunCommand
 from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint
 from parteq.pipelines.cryoem.reliability import read_reliability, report_reliability
@@ -183,7 +184,7 @@ class Estimate(ParticlesInput, RunCommand):
 
         if len(samples) <= _PART:
             return None
-        data = _read(samples, _spread(len(samples), _HEARD))
+        data = _read(samples, evenly_spread(len(samples), _HEARD))
         return noise_left(model, volume, data, self._estimate(model, volume, data, device), device)
 
     def _estimate(self, model: PoseInference, volume: Tensor, data: Any, device: torch.device) -> Poses:
@@ -214,7 +215,7 @@ class Estimate(ParticlesInput, RunCommand):
         from parteq.apps.cryoem.estimation import Poses
         from parteq.apps.cryoem.halves import search_agreement
 
-        few = _spread(len(samples), _ASKED)
+        few = evenly_spread(len(samples), _ASKED)
         poses = Poses(*(torch.from_numpy(found[name][few]) for name in ("rotations", "shifts")))
         diagnosis = Diagnosis(search_agreement(model, volume, _read(samples, few), poses, device, frame))
         if diagnosis.stuck:
@@ -256,11 +257,6 @@ class Estimate(ParticlesInput, RunCommand):
         with replacing(self._parts_file()) as temporary:
             parts = {name: values[:done] for name, values in found.items()}
             np.savez(temporary, identity=identity, done=done, **parts)
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """Numbers of some of the particles, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
 def _read(samples: ParticleSamples, indices: np.ndarray) -> TensorDataset:

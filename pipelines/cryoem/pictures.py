@@ -13,6 +13,7 @@ from parteq.apps.cryoem.calibration import calibrate
 from parteq.apps.cryoem.matching import CONFIDENT_DEGREES
 from parteq.apps.cryoem.pose_metrics import PoseErrors
 from parteq.apps.cryoem.resolution import HalfMapResolution, resolution_at
+from parteq.datasets.splits import evenly_spread
 from parteq.pipelines.figures import FLIPS, GREY, STYLE, TURNS, WIDTH
 
 __all__ = ["pose_error_figure", "resolution_figure"]
@@ -89,7 +90,7 @@ def _draw_confidence(
 def _draw_sphere(figure: Figure, axes: Any, errors: PoseErrors, true_rotations: Float[np.ndarray, "n 3 3"]) -> None:
     """The true view directions on a map of equal areas, coloured by the error; the largest errors on top."""
     rotation, views = errors.rotation_in_degrees, true_rotations[:, 2]
-    chosen = np.linspace(0, len(views) - 1, min(len(views), _MOST_POINTS)).astype(int)
+    chosen = evenly_spread(len(views), _MOST_POINTS)
     chosen = chosen[np.argsort(rotation[chosen])]
     x, y, z = views[chosen].T
     shown = axes.scatter(

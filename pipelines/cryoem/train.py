@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 
 from parteq.datasets.errors import DataError
+from parteq.datasets.splits import evenly_spread
 from parteq.pipelines.command import Number, Text
 from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint, open_with_images
 from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
@@ -148,7 +149,7 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
         if not particles.has_poses:
             return particles, None
         # Errors are only recorded: no pose of the file is seen by the network.
-        few = np.linspace(0, len(particles) - 1, min(len(particles), MEASURED)).astype(int)
+        few = evenly_spread(len(particles), MEASURED)
         return particles, particles.subset(few)
 
 
@@ -306,7 +307,7 @@ class _Training:
 
         model.to(self.device)
         found = self._found(model)
-        part = some_of(self.data, torch.linspace(0, len(self.samples) - 1, min(len(self.samples), MEASURED)).long())
+        part = some_of(self.data, torch.from_numpy(evenly_spread(len(self.samples), MEASURED)))
         with torch.no_grad():
             proposed = self._propose(model, part)
             agreement = search_agreement(model, found.volume, part, proposed, self.device, found.frame)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import File
 from parteq.pipelines.files import replacing
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate"]
 
-TURNED_IMAGES, STEP_IN_DEGREES = 500, 10.0  # at most so many images, each at 37 turns
+TURNED_IMAGES, STEP_IN_DEGREES = 500, 10.0  # at most so many images, each at 36 turns
 
 
 @dataclass(kw_only=True)
@@ -74,8 +72,9 @@ class Evaluate(OnData):
 
         from parteq.apps.histo.task import in_order
         from parteq.apps.histo.turning import accuracy_against_turn, holding_turn
+        from parteq.datasets.splits import evenly_spread
 
-        chosen = dataset.subset(np.unique(np.linspace(0, len(dataset) - 1, TURNED_IMAGES).astype(int)))
+        chosen = dataset.subset(evenly_spread(len(dataset), TURNED_IMAGES))
         hidden = True if self.quiet else None  # None: on a terminal alone
         bar = tqdm(in_order(chosen), "turning", delay=2, unit="batch", disable=hidden, leave=False)
         angles, rates = accuracy_against_turn(model, bar, device, STEP_IN_DEGREES)

@@ -106,10 +106,12 @@ class Finetune(ClassifierTraining):
         if known is not None and Path(known).resolve() == training.source.resolve():
             log.info("%s: %g µm a pixel, as in the training that this begins with", training.source, before)
             return float(before)
-        reason = (
-            "the %g µm a pixel of the training that this begins with need not hold here: heat maps will ask for --mpp"
+        log.warning(
+            "%s: the %g µm a pixel of the training that this begins with need not hold here: "
+            "heat maps will ask for --mpp",
+            training.source,
+            before,
         )
-        log.warning(f"%s: {reason}", training.source, before)
         return None
 
     def release(self, training: ImageDataset) -> str | None:

@@ -253,4 +253,8 @@ def test_warnings_are_not_repeated(capsys):
     with _messages(quiet=False):
         for text, module in (("one", "parteq.x"), ("one", "parteq.y"), ("two", "parteq.x"), ("three", "numpy")):
             warnings.warn_explicit(text, UserWarning, "file", 1, module=module)
-    assert capsys.readouterr().err == "parteq: one\nparteq: two\n"
+        for text in ("four", "four"):
+            logging.getLogger("parteq.x").warning(text)
+        for text in ("epoch", "epoch"):
+            logging.getLogger("parteq.x").info(text)
+    assert capsys.readouterr().err == "parteq: one\nparteq: two\nfour\nepoch\nepoch\n"
