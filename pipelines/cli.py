@@ -149,13 +149,15 @@ def _command_name(words: Sequence[str]) -> str:
 def _overview(name: str, words: Sequence[str]) -> int:
     """Prints the commands, or those that begin with what was typed; what is no command goes to stderr."""
     inside = {key: command for key, command in COMMANDS.items() if key.startswith(f"{name} ")}
+    shown = inside or COMMANDS
+    width = max(map(len, shown))
     asked = not words or bool({"-h", "--help"} & set(words))
     wrong = bool(name) and not inside
     if wrong:
         print(f"parteq: no command {name!r}", file=sys.stderr)
     print(
         "Networks as equivariant as their data are, no more and no less.\n",
-        *(f"  parteq {key:<16} {_summary(command)}" for key, command in (inside or COMMANDS).items()),
+        *(f"  parteq {key:<{width}}  {_summary(command)}" for key, command in shown.items()),
         "\nparteq COMMAND --help tells the options of a command. To begin:\n\n  parteq demo",
         sep="\n",
         file=sys.stdout if asked and not wrong else sys.stderr,
@@ -247,9 +249,15 @@ def _answer(command: Command, results: dict[str, Any]) -> None:
     if command.json is not None:
         write_json(command.json, {"schema": 1} | results)
     if not command.quiet:
-        for name, value in results.items():
-            if isinstance(value, str | int | float):
-                print(f"{name:<24} {value:.4g}" if isinstance(value, float) else f"{name:<24} {value}")
+        shown = {name: value for name, value in results.items() if isinstance(value, str | int | float)}
+        width = max(map(len, shown), default=0)
+        for name, value in shown.items():
+            print(f"{name:<{width}}  {_rounded(value) if isinstance(value, float) else value}")
+
+
+def _rounded(value: float) -> str:
+    """Four digits; all of those before the point, unless they are very many."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _is_main() -> bool:

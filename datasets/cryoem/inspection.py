@@ -88,9 +88,9 @@ def _inspect_sizes(particles: Particles, found: Inspection) -> None:
     sizes, counts = np.unique(particles.pixel_size_in_angstroms(), return_counts=True)
     several = sizes[-1] - sizes[0] > SAME_PIXEL_SIZE * sizes[0]
     found.flag(several, f"there are several pixel sizes: {listed([f'{size:.6g} Å' for size in sizes])}")
-    found.numbers["pixel_size_in_angstroms"] = float(sizes[np.argmax(counts)])
+    found.numbers["pixel_size_angstrom"] = float(sizes[np.argmax(counts)])
     box = particles.box_in_pixels()
-    found.numbers["box_in_pixels"] = box
+    found.numbers["box"] = box
     found.flag(box is not None and box % 2, f"the box of {box} pixels is odd, which some programs refuse")
 
 
@@ -103,14 +103,14 @@ def _inspect_ctf(particles: Particles, found: Inspection) -> None:
         found.flag(said, said)
     defocus = (ctf.defocus_u_in_angstroms + ctf.defocus_v_in_angstroms) / 2
     found.numbers |= {
-        "defocus_min_in_angstroms": float(defocus.min()),
-        "defocus_median_in_angstroms": float(np.median(defocus)),
-        "defocus_max_in_angstroms": float(defocus.max()),
-        "astigmatism_median_in_angstroms": float(
+        "defocus_min_angstrom": float(defocus.min()),
+        "defocus_median_angstrom": float(np.median(defocus)),
+        "defocus_max_angstrom": float(defocus.max()),
+        "astigmatism_median_angstrom": float(
             np.median(np.abs(ctf.defocus_u_in_angstroms - ctf.defocus_v_in_angstroms))
         ),
-        "voltage_in_kilovolts": float(np.median(ctf.voltage_in_kilovolts)),
-        "spherical_aberration_in_millimetres": float(np.median(ctf.spherical_aberration_in_millimetres)),
+        "voltage_kilovolt": float(np.median(ctf.voltage_in_kilovolts)),
+        "spherical_aberration_millimetre": float(np.median(ctf.spherical_aberration_in_millimetres)),
         "amplitude_contrast": float(np.median(ctf.amplitude_contrast)),
     }
     low, high = _PLAUSIBLE_DEFOCUS_IN_ANGSTROMS
@@ -125,8 +125,8 @@ def _inspect_shifts(particles: Particles, found: Inspection) -> None:
         return
     shifts = np.linalg.norm(particles.shifts_in_angstroms(), axis=1)
     found.numbers |= {
-        "shift_median_in_angstroms": float(np.median(shifts)),
-        "shift_max_in_angstroms": float(shifts.max()),
+        "shift_median_angstrom": float(np.median(shifts)),
+        "shift_max_angstrom": float(shifts.max()),
     }
     box = particles.box_in_pixels()
     if box is not None:

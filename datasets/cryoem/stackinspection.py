@@ -144,8 +144,8 @@ def inspect_file(path: Path, found: Inspection) -> ImageStack:
     images = ImageStack.open(path)
     found.numbers |= {
         "n_particles": len(images),
-        "box_in_pixels": images.box,
-        "pixel_size_in_angstroms": images.pixel_size_in_angstroms,
+        "box": images.box,
+        "pixel_size_angstrom": images.pixel_size_in_angstroms,
         "stacks": 1,
     }
     found.flag(images.pixel_size_in_angstroms is None, "the header says no pixel size")

@@ -61,10 +61,10 @@ def inspected(parteq: Call, path: Path, *words: object) -> dict[str, object]:
 def test_inspect_finds_nothing_wrong(parteq: Call, tmp_path: Path) -> None:
     found = inspected(parteq, write(tmp_path))
     assert found["problems"] == []
-    expected = {"n_particles": N, "optics_groups": 1, "box_in_pixels": BOX, "stacks": 1, "contrast": "bright"}
+    expected = {"n_particles": N, "optics_groups": 1, "box": BOX, "stacks": 1, "contrast": "bright"}
     assert {name: found[name] for name in expected} == expected
-    assert found["pixel_size_in_angstroms"] == 1.5
-    assert (found["defocus_min_in_angstroms"], found["astigmatism_median_in_angstroms"]) == (19750, 500)
+    assert found["pixel_size_angstrom"] == 1.5
+    assert (found["defocus_min_angstrom"], found["astigmatism_median_angstrom"]) == (19750, 500)
 
 
 def test_inspect_tells_dark_from_bright(parteq: Call, tmp_path: Path) -> None:
