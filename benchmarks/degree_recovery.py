@@ -8,6 +8,8 @@ network of as many weights), and, as an ``oracle`` that is told the answer, the 
 the task (digit, up | down) turned within ±w (``up:w``) the table gives the turn up to which held-out accuracy holds;
 the truth is 90° − w.
 
+Breaking that digits neither trained on nor held out do not need is undone at the end, as by `parteq histo train`.
+
 Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST, where ``$PARTEQ_DATA`` (or
 ``../shared/data``) holds ``mnist_8k.npz``. Images are turned at 24×24 and 28×28. Under a known symmetry they are
 learned at half of that; (digit, up | down) at the whole of it, since at 12×12 even a network fixed to all of SO(2) does
@@ -28,6 +30,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, cross_entropy
 from torch.utils.data import TensorDataset
 
 from parteq.apps.histo import task
@@ -35,6 +38,7 @@ from parteq.apps.histo.models import create_model
 from parteq.apps.histo.turning import accuracy_against_turn, holding_turn
 from parteq.core.chain import degree_penalty
 from parteq.core.measure import measure_degree, nearest_subgroup
+from parteq.core.pruning import ENOUGH, prune_breaking
 from parteq.core.training import Settings, fit
 from parteq.datasets.digits import sklearn_digits
 from parteq.datasets.npz import read_npz
@@ -85,10 +89,25 @@ def read_digits(name: str) -> tuple[Tensor, Tensor, int]:
 
 def shrink(images: Tensor) -> Tensor:
     """Return images at half their size, after turning, so that turns stay sharp."""
-    return torch.nn.functional.avg_pool2d(images, 2)
+    return avg_pool2d(images, 2)
 
 
-def train(images: Tensor, labels: Tensor, seed: int, options: argparse.Namespace, **config: Any) -> nn.Module:
+def draw(data: str, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]:
+    """Return digits with labels, to train on and held out; others to validate on; how many are to train on."""
+    images, labels, count = read_digits(data)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    drawn, others = order[: count + HELD_OUT], order[count + HELD_OUT :][:ENOUGH]
+    return (images[drawn], labels[drawn]), (images[others], labels[others]), count
+
+
+def train(
+    images: Tensor,
+    labels: Tensor,
+    validation: tuple[Tensor, Tensor],
+    seed: int,
+    options: argparse.Namespace,
+    **config: Any,
+) -> nn.Module:
     """Train a network with the defaults of ``parteq histo train``."""
     torch.manual_seed(seed)
     model: Any = create_model(num_classes=int(labels.max()) + 1, in_chans=1, width=options.width, **config)
@@ -96,13 +115,20 @@ def train(images: Tensor, labels: Tensor, seed: int, options: argparse.Namespace
     settings = Settings(seed=seed, epochs=options.epochs, **options.settings)
     penalty = partial(degree_penalty, samples=len(images), **options.penalty)
     fit(model, task.loss, TensorDataset(images, labels), settings, penalty=penalty, progress=False)
-    return model.eval()
+    model.eval()
+    prune_breaking(model, lambda: cross_entropy(outputs(model, validation[0]), validation[1], reduction="none"))
+    return model
 
 
 @torch.no_grad()
+def outputs(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits."""
+    return torch.cat([model(part) for part in images.split(500)])
+
+
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Return the share of images classified rightly."""
-    return float((torch.cat([model(part) for part in images.split(500)]).argmax(1) == labels).float().mean())
+    return float((outputs(model, images).argmax(1) == labels).float().mean())
 
 
 def methods(wanted: list[str], group: str, subgroup: str | None = None) -> dict[str, dict[str, str]]:
@@ -119,13 +145,11 @@ def methods(wanted: list[str], group: str, subgroup: str | None = None) -> dict[
 def recover(data: str, symmetry: str, wanted: list[str], seed: int, options: argparse.Namespace) -> Iterator[Result]:
     """Train methods on digits under one symmetry."""
     group, truth, subgroup = SYMMETRIES[symmetry]
-    images, labels, count = read_digits(data)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: count + HELD_OUT]
-    images = shrink(apply_symmetry(images[order], symmetry, seed).images)
-    labels = labels[order]
+    (images, labels), (others, other_labels), count = draw(data, seed)
+    images, others = (shrink(apply_symmetry(part, symmetry, seed).images) for part in (images, others))
     for method, config in methods(wanted, group, subgroup).items():
         start = time.perf_counter()
-        model = train(images[:count], labels[:count], seed, options, **config)
+        model = train(images[:count], labels[:count], (others, other_labels), seed, options, **config)
         degrees = measure_degree(model)
         yield Result(
             data,
@@ -146,12 +170,11 @@ def turn_up_or_down(
 ) -> Iterator[Result]:
     """Train methods on (digit, up | down) and find the turn up to which accuracy holds."""
     width = int(symmetry.removeprefix("up:"))
-    images, labels, count = read_digits(data)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: count + HELD_OUT]
-    turned = up_or_down(images[order], labels[order], width, seed)
+    digits, others, count = draw(data, seed)
+    turned, validation = (up_or_down(*part, width, seed) for part in (digits, others))
     for method, config in methods(wanted, "so2").items():
         start = time.perf_counter()
-        model = train(turned.images[:count], turned.labels[:count], seed, options, **config)
+        model = train(turned.images[:count], turned.labels[:count], validation[:2], seed, options, **config)
         held_out = zip(turned.images[count:].split(500), turned.labels[count:].split(500), strict=True)
         angles, rates = accuracy_against_turn(model, held_out)
         degrees = measure_degree(model)

@@ -56,6 +56,7 @@ __all__ = [
     "TOLERANCE_IN_SPACE",
     "LayerDegree",
     "broken_energy",
+    "candidate_subgroups",
     "equivariance_errors",
     "measure_axis",
     "measure_degree",
@@ -186,18 +187,40 @@ def measure_degree(model: nn.Module) -> list[LayerDegree]:
     'identity only'
     """
     layers = partial_layers(model)
+    return _measure(layers, model) if layers else []
+
+
+def candidate_subgroups(model: nn.Module) -> list[Subgroup]:
+    """Return the subgroups that the layers of a model are compared with: the whole group first, larger before smaller,
+    the identity last; axes and mirrors that may stand anywhere are those measured of all layers together.
+
+    Raises:
+        ValueError: layers are on different groups, or there are none.
+    """
+    layers = partial_layers(model)
+    group, grams, axes = _measured(layers, model)
+    return _candidates(group, grams, axes)
+
+
+def _measured(
+    layers: Mapping[str, PartialLayer], model: nn.Module
+) -> tuple[SymmetryGroup, list[Gram], FloatArray | None]:
+    """Return the group of layers, their Gram matrices and, in space, their axes.
+
+    Raises:
+        ValueError: layers are on different groups, or there are none.
+    """
     groups = {layer.density.group for layer in layers.values()}
-    if len(groups) > 1:
+    if len(groups) != 1:
         names = ", ".join(sorted(group.name for group in groups))
         raise ValueError(f"layers are on different groups ({names}): measure each by itself")
-    return _measure(layers, model) if layers else []
+    group, grams = groups.pop(), [gram_of(layer) for layer in layers.values()]
+    return group, grams, _axes(list(layers.values()), grams, model) if group.dimension == 3 else None
 
 
 def _measure(layers: Mapping[str, PartialLayer], model: nn.Module) -> list[LayerDegree]:
     """Measure layers on one group, of a model that knows its axis if the group is about one."""
-    group = next(iter(layers.values())).density.group
-    grams = [gram_of(layer) for layer in layers.values()]
-    axes = _axes(list(layers.values()), grams, model) if group.dimension == 3 else None
+    group, grams, axes = _measured(layers, model)
     whole, *proper = _candidates(group, grams, axes)
     broken = {whole.name: broken_energies(grams, group, None)}
     broken |= {subgroup.name: broken_energies(grams, group, subgroup) for subgroup in proper}

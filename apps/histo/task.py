@@ -35,6 +35,7 @@ __all__ = [
     "evaluate",
     "in_order",
     "loss",
+    "losses",
     "match",
     "normalization",
     "open_for_evaluation",
@@ -182,6 +183,11 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     """The mean cross-entropy of a batch of images and labels, in nats."""
     images, labels = batch
     return cross_entropy(model(as_unit(images)).float(), labels)
+
+
+def losses(model: nn.Module, dataset: ImageDataset, device: torch.device) -> Float[Tensor, " images"]:
+    """The cross-entropy of each image, in nats; see `outputs`."""
+    return cross_entropy(outputs(model, dataset, device)[0], torch.from_numpy(dataset.labels).long(), reduction="none")
 
 
 def predict(

@@ -33,6 +33,7 @@ __all__ = [
     "evaluate",
     "lengths",
     "loss",
+    "losses",
     "match",
     "open_for_evaluation",
     "open_for_training",
@@ -246,6 +247,21 @@ def outputs(
         reason = "a network says of it what is not finite: its coordinates, or its rotation, are out of range"
         raise DataError(f"cloud {strange[0]}", reason)
     return found
+
+
+def losses(model: nn.Module, data: Dataset[Any], wanted: Tensor, device: torch.device) -> Float[Tensor, " clouds"]:
+    """What `loss` is the mean of, cloud by cloud; see `outputs`.
+
+    Args:
+        model: a network of points.
+        data: samples.
+        wanted: what is to be said of each, as `answers` gives it.
+        device: where.
+    """
+    found = outputs(model, data, device)
+    if wanted.dim() == 1:
+        return cross_entropy(found, wanted, reduction="none")
+    return l1_loss(found, wanted.to(found), reduction="none").mean(1)
 
 
 def evaluate(

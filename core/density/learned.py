@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parteq.core.density.base import Density
+from parteq.core.density.base import Density, irreps_at
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
+from parteq.core.subgroups import Subgroup
 
 __all__ = ["LearnedDensity", "SoftmaxDensity", "SquaredDensity"]
 
@@ -155,6 +156,18 @@ class LearnedDensity(Density):
         log_density = self.log_density(self.irrep_values)
         identity = torch.cat([torch.eye(size).reshape(-1) for size in self.layout.sizes]).to(self.irrep_values)
         return torch.logsumexp(2 * log_density + self.weights.log(), dim=0) - self.log_density(identity[None])[0]
+
+    @torch.no_grad()
+    def keep(self, subgroup: Subgroup) -> None:
+        """Make λ(k h) = λ(h) for all k of a subgroup, by the mean over it of log λ (of the root of λ, if ``squared``).
+
+        Kernels are then exactly equivariant under the subgroup. What is inherited from a parent stays as it is.
+        """
+        elements, weights = subgroup.quadrature(self.band)
+        mean = torch.from_numpy(weights @ irreps_at(self.group, self.band, elements))
+        for parameter in self.parameters():
+            blocks = zip(self.layout.split(mean.to(parameter)), self.layout.split(parameter), strict=True)
+            parameter.copy_(torch.cat([(projection @ block).reshape(-1) for projection, block in blocks]))
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> list[Element]:
         """Draw ``count`` elements from the quadrature with the weights λ gives them."""

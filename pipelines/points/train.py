@@ -113,11 +113,14 @@ class Train(Clouds, TrainingCommand):
     def run(self) -> dict[str, Any]:
         """Trains, and writes a report into the run directory."""
         import torch
+        from torch.utils.data import Subset
 
         from parteq.apps.points import task
         from parteq.apps.points.likelyaxis import likely_axis
         from parteq.core.distributed import is_main, joined, wait
+        from parteq.core.pruning import ENOUGH, prune_breaking
         from parteq.core.training import fit
+        from parteq.datasets.splits import evenly_spread
         from parteq.pipelines.provenance import describe
 
         began = time.monotonic()
@@ -154,7 +157,12 @@ class Train(Clouds, TrainingCommand):
                 "target": None if target is None else dataclasses.asdict(target),
             }
 
+            few = evenly_spread(len(validation), ENOUGH)
+            asked, answers = Subset(checked, few.tolist()), held_out[few]
+
             def after_epoch(record: dict[str, float], state: dict[str, Any]) -> None:
+                if record["epoch"] == self.epochs:
+                    prune_breaking(model, lambda: task.losses(model, asked, answers, device))
                 scores = task.evaluate(model, checked, held_out, device, factor=factor)
                 record |= {f"val_{name}": value for name, value in scores.items() if name in ("accuracy", "mae")}
                 score = scores["accuracy"] if target is None else -scores["mae"]

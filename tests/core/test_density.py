@@ -18,7 +18,7 @@ from parteq.core.density import (
 )
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.subgroups import subgroups
-from tests.core.helpers import QUATERNION_GROUP, irreps_on_quadrature, randomise
+from tests.core.helpers import QUATERNION_GROUP, irreps_on_quadrature, randomise, some_elements
 
 LEARNED = pytest.mark.parametrize("degree", ["softmax", "squared"])
 
@@ -87,7 +87,7 @@ def test_densities_start_uniform(group: SymmetryGroup, band: int, degree: str) -
     density.requires_grad_(False)
     torch.testing.assert_close(density(), uniform(), atol=1e-9, rtol=0)
     torch.testing.assert_close(density.density(), torch.ones_like(density.weights))
-    assert float(density.divergence_from_uniform()) == pytest.approx(0, abs=1e-9)
+    assert float(density.divergence_from_uniform().detach()) == pytest.approx(0, abs=1e-9)
 
 
 @LEARNED
@@ -173,6 +173,26 @@ def test_autocorrelation_has_the_squares_of_the_coefficients(group: SymmetryGrou
     for block, irrep in zip(density.layout.split(density.autocorrelation()), irreps, strict=True):
         coefficients = np.einsum("q,q,qab->ab", weights, values, irrep)
         np.testing.assert_allclose(block.numpy(), coefficients @ coefficients.T, atol=1e-5)
+
+
+@LEARNED
+def test_a_density_keeps_a_subgroup(group: SymmetryGroup, band: int, degree: str) -> None:
+    whole, *others = subgroups(group)
+    for subgroup in (whole, *others[::4]):
+        density = _random(group, degree, band)
+        density.keep(subgroup)
+        elements = some_elements(group)
+        values = density.density_at(elements)
+        for k in subgroup.quadrature(band)[0][:5]:
+            torch.testing.assert_close(density.density_at([k @ h for h in elements]), values, atol=1e-6, rtol=1e-6)
+        assert float(density.mass().sum().detach()) == pytest.approx(1)
+        kept = density().clone()
+        density.keep(subgroup)
+        torch.testing.assert_close(density(), kept, atol=1e-7, rtol=0)
+        if subgroup is whole:
+            assert float(density.divergence_from_uniform().detach()) == pytest.approx(0, abs=1e-9)
+        if subgroup.kind == "identity only":
+            torch.testing.assert_close(kept, _random(group, degree, band)(), atol=1e-9, rtol=0)
 
 
 def test_samples_follow_the_density() -> None:

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from parteq.core.density import LearnedDensity, SoftmaxDensity
+from parteq.core.fields import FieldType, band_limited, regular
+from parteq.core.groups import plane_group, space_group
+from parteq.core.layers import PartialConv2d, PartialLinear
+from parteq.core.measure import broken_energy, candidate_subgroups, equivariance_errors, measure_degree, partial_layers
+from parteq.core.pruning import prune_breaking
+from parteq.core.subgroups import axial_subgroup, subgroups
+from tests.core.helpers import concentrate, randomise
+
+D4 = plane_group("d4")
+
+
+def _network(scales: Sequence[float], seed: int = 0) -> nn.Sequential:
+    """Layers that break D4 by so much, at random."""
+    torch.manual_seed(seed)
+    type = FieldType(regular(D4), 2)
+    layers = [PartialConv2d(type, type, 3, SoftmaxDensity(D4, 0)) for _ in scales]
+    for layer, scale in zip(layers, scales, strict=True):
+        randomise(layer.density, torch.Generator().manual_seed(seed), scale)
+    return nn.Sequential(*layers)
+
+
+def _broken(model: nn.Module) -> list[float]:
+    return [broken_energy(layer) for layer in partial_layers(model).values()]
+
+
+def test_what_nothing_needs_is_undone() -> None:
+    model = _network([0.1, 0.3, 0.02])
+    assert min(_broken(model)) > 1e-5
+    assert prune_breaking(model, lambda: torch.ones(10)) == (1, 1)
+    assert max(_broken(model)) < 1e-12
+
+
+def test_what_is_needed_stays_and_the_rest_is_undone() -> None:
+    """The second layer is to tell mirror images apart, but not turned ones; it breaks turns a little, too."""
+    model = _network([0.1, 0.0, 0.2])
+    middle = model[1]
+    c4 = next(subgroup for subgroup in subgroups(D4) if subgroup.name == "C4")
+    concentrate(middle.density, c4.quadrature(0)[0])
+    randomise(middle.density, torch.Generator().manual_seed(1), 0.2)
+    mirror = D4.rotation(0.0, flipped=True)
+
+    def losses() -> Tensor:
+        (error,) = equivariance_errors(middle, [mirror])
+        return torch.full((20,), 2.0 if error < 0.3 else 1.0)
+
+    assert broken_energy(middle, c4) > 1e-4
+    assert prune_breaking(model, losses) == (1, 1)
+    first, _, last = _broken(model)
+    assert max(first, last) < 1e-12
+    assert broken_energy(middle, c4) < 1e-12
+    assert [degree.nearest_subgroup for degree in measure_degree(model)] == ["D4", "C4", "D4"]
+
+
+def test_samples_that_tell_nothing_change_nothing() -> None:
+    """Any change makes the losses of two samples go up and down by more than is harmless, in the mean by nothing."""
+    model = _network([0.1, 0.3])
+    trained = [layer.density().clone() for layer in partial_layers(model).values()]
+
+    def losses() -> Tensor:
+        changes = [(layer.density() - old).abs().sum() for layer, old in zip(model, trained, strict=True)]
+        return 1 + torch.tensor([1.0, -1.0]) * float(sum(changes) > 0)
+
+    assert prune_breaking(model, losses) == (1, 1)
+    for layer, old in zip(model, trained, strict=True):
+        assert torch.equal(layer.density(), old)
+
+
+def test_frozen_densities_stay_as_they_are() -> None:
+    model = _network([0.1, 0.3])
+    before = _broken(model)
+    for parameter in model[0].density.parameters():
+        parameter.requires_grad_(False)
+    prune_breaking(model, lambda: torch.ones(10))
+    assert _broken(model) == [before[0], pytest.approx(0, abs=1e-12)]
+    frozen = nn.Sequential(model[0])
+    assert prune_breaking(frozen, lambda: torch.ones(10)) == (1, 1)
+    assert _broken(frozen) == before[:1]
+
+
+def test_an_axis_is_kept_where_it_was_found() -> None:
+    """One density of two layers on SO(3), nearly uniform on the turns about an axis that is tilted."""
+    torch.manual_seed(0)
+    group = space_group("so3")
+    type = FieldType(band_limited(group, 1), 3)
+    density = SoftmaxDensity(group, 2)
+    model = nn.Sequential(PartialLinear(type, type, density), PartialLinear(type, type, density))
+    axis = torch.tensor([0.6, 0.0, 0.8])
+    about = axial_subgroup(group, axis.tolist(), "so2")
+    with torch.no_grad():
+        density.logits[1:10] = 2.0 * torch.outer(axis, axis).flatten()  # in the basis of irreps of degree 1, any axis
+    randomise(density, torch.Generator().manual_seed(0), 0.02)
+    found = torch.tensor(measure_degree(model)[0].axis)
+    assert not any(broken_energy(layer, about) < 1e-6 for layer in model)
+
+    def losses() -> Tensor:
+        tells = float(torch.linalg.svdvals(density.mean_matrix())[0]) > 0.2
+        return torch.full((20,), 1.0 if tells else 2.0)
+
+    assert prune_breaking(model, losses) == (1, 1)
+    degree = measure_degree(model)[0]
+    assert "about" in degree.nearest_subgroup
+    assert degree.singular_values[1:] == pytest.approx([0, 0], abs=1e-9)
+    assert abs(float(torch.tensor(degree.axis) @ found)) == pytest.approx(1, abs=1e-6)
+
+
+def test_candidates_are_those_that_are_measured() -> None:
+    model = _network([0.1])
+    names = [subgroup.name for subgroup in candidate_subgroups(model)]
+    assert names == list(measure_degree(model)[0].broken_under)
+    assert isinstance(model[0].density, LearnedDensity)
