@@ -17,6 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from parteq.apps.histo import task
+from parteq.core.export import fold
 from parteq.datasets.tiling import Tiling
 
 __all__ = ["HeatMap", "heat_map"]
@@ -100,6 +101,7 @@ def heat_map(
     tiles = tiling.tiles
     parts = torch.arange(len(tiles)).split(_TILES)
     bar = tqdm(parts, "tiles", delay=2, unit="batch", disable=None if progress else True, leave=False)
+    model = fold(model)  # once for all parts
     rows = [task.predict(model, tiles.subset(part.numpy()), device)[0] for part in bar]
     folders = [PurePath(name).parent.name for name in tiles.names or ()]
     known = bool(folders) and set(folders) <= set(classes)
