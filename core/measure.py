@@ -257,7 +257,7 @@ def _layer_degree(
         name=name,
         group=group.name,
         broken_energy=next(iter(broken_under.values())),
-        kl_to_uniform_nats=float(density.divergence_from_uniform().detach()),
+        kl_to_uniform_nats=max(0.0, float(density.divergence_from_uniform().detach())),
         nearest_subgroup=nearest_subgroup([broken_under]),
         angles_deg=angles,
         density=density.aligned_values_at(turns) if turns else [],

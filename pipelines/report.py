@@ -31,6 +31,8 @@ __all__ = [
 
 Rows = Sequence[Mapping[str, Any]]
 
+_MOST_COLUMNS = 6  # of a table of one row; else its numbers stand below one another
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -97,6 +99,8 @@ def _section(section: Section) -> str:
 
 
 def _table(rows: Rows, best: int | None) -> str:
+    if len(rows) == 1 and len(rows[0]) > _MOST_COLUMNS:
+        rows = [{"": name, "value": value} for name, value in rows[0].items()]
     heads = list(rows[0])
     numeric = [all(isinstance(row[head], int | float | None) for row in rows) for head in heads]
     marks = [' class="number"' if number else "" for number in numeric]
@@ -160,7 +164,7 @@ def degree_section(
             "layer": layer.name,
             "acts as": layer.nearest_subgroup,
             "broken energy": layer.broken_energy,
-            "KL to uniform (nats)": layer.kl_to_uniform_nats,
+            "KL (nats)": layer.kl_to_uniform_nats,
             **{f"σ{number}": value for number, value in zip("₁₂₃", layer.singular_values, strict=False)},
         }
         for layer in layers

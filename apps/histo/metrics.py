@@ -39,6 +39,8 @@ Counts = Float[np.ndarray, "draws scores"]
 Metric = Callable[[Probabilities, Labels, Weights], Draws]
 Score = Callable[[Weights], Draws]
 
+_FEW_GROUPS, _DEFINED = 10, 0.9
+
 
 def classification_metrics(
     probabilities: Probabilities,
@@ -63,8 +65,9 @@ def classification_metrics(
         ``n``, ``temperature``, and ``accuracy``, ``balanced_accuracy``, ``auc``, ``pr_auc``,
         ``sensitivity_at_95_specificity``, ``nll`` (nats), ``ece``, and, at the temperature, ``nll_calibrated`` and
         ``ece_calibrated``, each also with ``_low`` and ``_high``, the 2.5 and 97.5 percentiles over the draws. What
-        does not exist is None, with a warning: the areas and the sensitivity where all samples are of one class,
-        the intervals where all are of one group. Without a temperature what it would calibrate is None.
+        does not exist is None: with a warning the areas and the sensitivity where all samples are of one class, and
+        the intervals where all are of one group; intervals of what more than a tenth of the draws lack; without a
+        temperature what it would calibrate.
 
     Raises:
         ValueError: without samples, or for shapes that do not match.
@@ -90,6 +93,8 @@ def classification_metrics(
     if draws > 0 and clusters.max() == 0:
         warnings.warn(f"no intervals: all {len(labels)} samples are of one group", stacklevel=2)
     elif draws > 0:
+        if (count := int(clusters.max()) + 1) < _FEW_GROUPS:
+            warnings.warn(f"the intervals are of {count} groups alone, and likely too narrow", stacklevel=2)
         ends = _intervals(existing, clusters, seed, draws)
         # A calibration error is larger in draws than in the sample they are drawn from.
         intervals = {name: (min(low, found[name]), max(high, found[name])) for name, (low, high) in ends.items()}
@@ -104,7 +109,7 @@ def classification_metrics(
 def _intervals(
     scores: dict[str, Score], clusters: NDArray[np.intp], seed: int, draws: int
 ) -> dict[str, tuple[float, float]]:
-    """The 95 % intervals by percentiles; draws in which a score does not exist are left out."""
+    """The 95 % intervals by percentiles, of those scores that exist in nearly all draws."""
     generator = np.random.default_rng(seed)
     count = int(clusters.max()) + 1
     at_once = max(1, 4_000_000 // len(clusters))
@@ -114,7 +119,10 @@ def _intervals(
         weights = generator.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)[:, clusters]
         for name, score in scores.items():
             samples[name].append(score(weights))
-    ends = {name: np.nanpercentile(np.concatenate(parts), [2.5, 97.5]) for name, parts in samples.items()}
+    found = {name: np.concatenate(parts) for name, parts in samples.items()}
+    # What is left of few groups, where most draws lack a class, is nearly the same in all.
+    usual = {name: values for name, values in found.items() if np.isfinite(values).mean() >= _DEFINED}
+    ends = {name: np.nanpercentile(values, [2.5, 97.5]) for name, values in usual.items()}
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 
 

@@ -116,8 +116,8 @@ def test_groups_of_equal_samples_count_as_one():
 
 def test_groups_may_be_text():
     probabilities, labels = sample(2, count=60)
-    names = np.array([f"patient {number % 7}" for number in range(60)])
-    numbers = np.arange(60) % 7
+    names = np.array([f"patient {number % 12:02}" for number in range(60)])
+    numbers = np.arange(60) % 12
     assert classification_metrics(probabilities, labels, names) == classification_metrics(
         probabilities, labels, numbers
     )
@@ -139,6 +139,17 @@ def test_one_group_has_no_intervals():
         found = classification_metrics(probabilities, labels, np.zeros(50))
     assert found["accuracy_low"] is found["nll_high"] is None
     assert found["auc"] is not None
+
+
+def test_few_groups_are_told_and_have_no_interval_of_what_most_draws_lack():
+    """Of three groups, one of which holds a class for itself, half of the draws or so have both classes."""
+    probabilities, _ = sample(2, count=60)
+    groups = np.arange(60) % 3
+    with pytest.warns(UserWarning, match="the intervals are of 3 groups alone"):
+        found = classification_metrics(probabilities, (groups == 0).astype(int), groups)
+    assert found["auc"] is not None
+    assert found["auc_low"] is found["auc_high"] is found["pr_auc_low"] is None
+    assert found["accuracy_low"] < found["accuracy_high"]
 
 
 def test_classes_that_do_not_occur_are_left_out():
