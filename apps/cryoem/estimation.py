@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import roma
 import torch
 from jaxtyping import Float, Int
+from scipy import ndimage
 from torch import Tensor
 
 from parteq.apps.cryoem.expectation import expectation_maximisation
@@ -15,13 +17,25 @@ from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.passes import Data, Progress, each_batch
+from parteq.apps.cryoem.placement import Placement
 from parteq.apps.cryoem.reconstruction import Reconstruction
 from parteq.apps.cryoem.shells import Shells
 from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, find_axes
 from parteq.core.distributed import total
 from parteq.datasets.cryoem.projection import phase_ramp
 
-__all__ = ["MOVES", "Poses", "map_of_poses", "misfit", "noise_left", "propose", "refine", "refine_with_map", "weigh"]
+__all__ = [
+    "MOVES",
+    "Poses",
+    "map_of_poses",
+    "misfit",
+    "noise_left",
+    "propose",
+    "refine",
+    "refine_proposed",
+    "refine_with_map",
+    "weigh",
+]
 
 MOVES = 2
 """Steps of the grid of shifts where a map may stand elsewhere in its box than that of the encoder."""
@@ -50,6 +64,12 @@ class Poses:
     def moved(self, change: Float[Tensor, "n 5"]) -> Poses:
         """Poses changed by rotation vectors and moves."""
         return Poses(turned_by_vector(self.rotations, change[:, :3]), self.shifts + change[:, 3:])
+
+    def in_true_frame(self, placement: Placement) -> Poses:
+        """Poses of a map as poses of that from which it is seen so; the offset in pixels of the disc."""
+        rotations, shifts = (values.double().numpy() for values in (self.rotations, self.shifts))
+        moved = placement.rotations_in_true_frame(rotations), placement.shifts_in_true_frame(rotations, shifts)
+        return Poses(*(torch.from_numpy(values).float() for values in moved))
 
     def subset(self, indices: Int[Tensor, " some"]) -> Poses:
         """Those of some of the particles."""
@@ -119,6 +139,34 @@ def refine(
         return tuple(torch.where(better.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in zip(*ends, strict=True))
 
     return Poses(*each_batch(moved, data, device, poses.rotations, poses.shifts, progress=progress))
+
+
+def refine_proposed(
+    model: PoseInference,
+    volume: Float[Tensor, "box box box"],
+    data: Data,
+    proposed: Poses,
+    placement: Placement,
+    device: torch.device,
+) -> Poses:
+    """Poses in the frame of a map, searched for over all rotations, from what an encoder proposes in its own.
+
+    The search is in the map moved to have the encoder's centre at its origin: about that the shifts that are proposed
+    are right, also where the rotations are not.
+
+    Args:
+        model: for its disc.
+        volume: the map, in units of the samples.
+        data: the particles.
+        proposed: poses of them.
+        placement: where the encoder's own map stands, as seen from that map; in pixels of the disc.
+        device: where to compute.
+    """
+    moved = ndimage.fourier_shift(np.fft.fftn(volume.numpy()), -placement.offset[::-1])
+    centred = torch.from_numpy(np.fft.ifftn(moved).real).float()
+    turned = proposed.in_true_frame(Placement(placement.matrix, np.zeros(3)))
+    found = refine(model, centred, data, turned, device, everywhere=True, moves=MOVES)
+    return refine(model, volume, data, found.in_true_frame(Placement(np.eye(3), placement.offset)), device)
 
 
 def map_of_poses(

@@ -25,7 +25,7 @@ wrong.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -38,6 +38,7 @@ from parteq.apps.cryoem.frames import turned_by_vector
 from parteq.apps.cryoem.inference import PoseInference
 from parteq.apps.cryoem.matching import CONFIDENT_DEGREES, rotation_grid
 from parteq.apps.cryoem.passes import Data, some_of
+from parteq.apps.cryoem.placement import Placement
 from parteq.apps.cryoem.pose_metrics import pose_errors
 from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame
 
@@ -45,6 +46,7 @@ __all__ = [
     "Found",
     "Reliability",
     "confidence_across_halves",
+    "encoder_placement",
     "half_agreement",
     "refine_until_reliable",
     "same_poses",
@@ -124,6 +126,13 @@ class Found:
     confidence: Float[Tensor, " n"]
     frame: SymmetryFrame
     reliability: Reliability | None
+
+    def with_axes_in_place(self, model: PoseInference, data: Data, device: torch.device) -> Found:
+        """The same in the frame in which the axes have their standard setting; as it is where none were found."""
+        if self.frame.symmetry == "C1" or not self.frame.found:
+            return self
+        poses, frame = self.poses.in_true_frame(self.frame.placement()), self.frame.in_place()
+        return replace(self, poses=poses, volume=map_of_poses(model, data, poses, device, frame), frame=frame)
 
 
 @dataclass(frozen=True)
@@ -273,16 +282,27 @@ def search_agreement(
     return float(same_poses(poses, searched, volume, frame).float().mean())
 
 
+def encoder_placement(proposed: Poses, searched: Poses, frame: SymmetryFrame = NO_SYMMETRY) -> Placement:
+    """Where the map of an encoder stands, as seen from the map of the poses that were searched for; in pixels.
+
+    Args:
+        proposed: by the encoder, which is not to be stuck.
+        searched: of the same particles.
+        frame: of the axes of their map.
+    """
+    one, other = ([part.double().numpy() for part in (p.rotations, p.shifts)] for p in (proposed, searched))
+    found = pose_errors(one[0], other[0], (one[1], other[1]), symmetry=frame.symmetry, axes=frame.matrix).alignment
+    return Placement(found.matrix, found.offset)
+
+
 def same_poses(
     first: Poses, second: Poses, volume: Float[Tensor, "box box box"], frame: SymmetryFrame = NO_SYMMETRY
 ) -> Bool[Tensor, " n"]:
     """Whether the two poses of a particle agree, up to a turn of all; volume and frame are those of the second."""
     one, other = (poses.rotations.double().numpy() for poses in (first, second))
-    # With the axes of the map in their standard setting a pose is compared with the nearest copy of the other.
-    axes, other = frame.matrix, other @ frame.matrix
-    alignment = pose_errors(one, other, symmetry=frame.symmetry).alignment
-    copies = alignment.nearest_copies(one, other)
-    turns = axes @ alignment.rotations_in_true_frame(one).swapaxes(1, 2) @ copies @ axes.T
+    # A pose is compared with the nearest copy of the other.
+    alignment = pose_errors(one, other, symmetry=frame.symmetry, axes=frame.matrix).alignment
+    turns = alignment.rotations_in_true_frame(one).swapaxes(1, 2) @ alignment.nearest_copies(one, other)
     alike = correlations_after_turns(volume, torch.from_numpy(turns).float())
     small = turned_by_vector(torch.eye(3), math.radians(CONFIDENT_DEGREES) * rotation_grid()[::_EVERY, 0])
     return alike > correlations_after_turns(volume, small).mean()

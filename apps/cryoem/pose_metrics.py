@@ -3,17 +3,19 @@
 The error of a pose is the rotation E = R̂ Tᵀ, T = H R S A the true pose in the estimated frame, in the frame of the
 image. Its angle is the error; the angle by which it tilts the axis of the beam is the error of the view direction; its
 turn about the beam, the twist of E = swing · twist, is the error in the plane. The error of a shift is that of where
-the origin of the estimated map stands: ŝ − s − P R S t.
+the origin of the estimated map stands: ŝ − s − P R (1 − S) c − P R S t.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
-from parteq.apps.cryoem.alignment import Alignment, Rotations, Shifts, align
+from parteq.apps.cryoem.alignment import Alignment, align
+from parteq.apps.cryoem.placement import Rotations, Shifts
 
 __all__ = ["PoseErrors", "pose_errors", "rotation_angles"]
 
@@ -43,8 +45,12 @@ class PoseErrors:
     rotation_median_by_hand: dict[str, float]
 
     def summary(self) -> dict[str, float | int | str | None]:
-        """The figures that are reported."""
-        rotation, shift = self.rotation_in_degrees, self.shift_in_angstroms
+        """The figures that are reported; of a symmetric particle also where its axes were taken to stand."""
+        rotation, shift, alignment = self.rotation_in_degrees, self.shift_in_angstroms, self.alignment
+        axes: dict[str, float | str] = {}
+        if alignment.symmetry != "C1":
+            axes["symmetry_axes"] = "found" if alignment.axes_found else "standard"
+            axes |= {f"symmetry_axis_{name}": float(value) for name, value in zip("xyz", alignment.axis, strict=True)}
         return {
             "rotation_error_mean_deg": float(rotation.mean()),
             "rotation_error_median_deg": float(np.median(rotation)),
@@ -54,8 +60,9 @@ class PoseErrors:
             "view_direction_error_median_deg": float(np.median(self.view_direction_in_degrees)),
             "in_plane_error_median_deg": float(np.median(self.in_plane_in_degrees)),
             "shift_error_median_angstrom": None if shift is None else float(np.median(shift)),
-            "hand": self.alignment.hand,
+            "hand": alignment.hand,
             "n_particles": len(rotation),
+            **axes,
         }
 
 
@@ -65,30 +72,38 @@ def pose_errors(
     shifts: tuple[Shifts, Shifts] | None = None,
     *,
     symmetry: str = "C1",
+    axes: Float[np.ndarray, "3 3"] | None = None,
     seed: int = 0,
 ) -> PoseErrors:
     """The errors after the better of the best alignments of the two hands, to the nearest symmetry copy.
 
     Args:
         estimated: R̂.
-        true: R, row for row; the symmetry axes stand as in `parteq.apps.cryoem.pointgroups`.
+        true: R, row for row.
         shifts: the estimated and the true shifts in Å, where the particles' centres stand.
         symmetry: the point group of the true map.
+        axes: F, the frame of its axes, if it is known; else they stand as in `parteq.apps.cryoem.pointgroups` or, where
+            poses clearly say so, elsewhere.
         seed: of the random choices of the alignment.
 
     Raises:
         ValueError: for arrays that are not rotations row for row, or no such point group.
     """
-    same, mirrored = (align(estimated, true, shifts, symmetry=symmetry, mirrored=m, seed=seed) for m in (False, True))
-    best = mirrored if mirrored.distance < same.distance - 1e-9 else same
+    align_hand = partial(align, estimated, true, shifts, symmetry=symmetry, seed=seed)
+    hands = {mirrored: align_hand(axes=axes, mirrored=mirrored) for mirrored in (False, True)}
+    mirrored = hands[True].distance < hands[False].distance - 1e-9
+    best, other = hands[mirrored], hands[not mirrored]
+    if best.axes_found:
+        # They are the particle's, whatever the hand of the map.
+        other = align_hand(axes=best.axes, mirrored=not mirrored)
     copies, errors = _errors(best, estimated, true)
-    other = _errors(same if best is mirrored else mirrored, estimated, true)[1]
-    medians = {hand: float(np.median(rotation_angles(errors if best.hand == hand else other))) for hand in HANDS}
+    of_hand = {best.hand: errors, other.hand: _errors(other, estimated, true)[1]}
+    medians = {hand: float(np.median(rotation_angles(of_hand[hand]))) for hand in HANDS}
     beams = np.arctan2(np.hypot(errors[:, 0, 2], errors[:, 1, 2]), errors[:, 2, 2])
     turns = np.arctan2(errors[:, 1, 0] - errors[:, 0, 1], errors[:, 0, 0] + errors[:, 1, 1])
     moved = None
     if shifts is not None:
-        moved = np.linalg.norm(shifts[0] - shifts[1] - copies[:, :2] @ best.offset_in_angstroms, axis=1)
+        moved = np.linalg.norm(best.shift_errors(true, copies, shifts[0] - shifts[1]), axis=1)
     return PoseErrors(rotation_angles(errors), np.degrees(beams), np.degrees(np.abs(turns)), moved, best, medians)
 
 

@@ -14,7 +14,7 @@ are alike and others are not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,15 +23,16 @@ from scipy import ndimage, optimize
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from parteq.apps.cryoem.frame_search import first_rotation, likely_frames
+from parteq.apps.cryoem.placement import Placement
 from parteq.apps.cryoem.pointgroups import point_group
-from parteq.core.sphere import spread_directions
 
 __all__ = ["NO_SYMMETRY", "SymmetryFrame", "axes_in_place", "find_axes"]
 
 Volume = Float[np.ndarray, "box box box"]
 Points = Float[np.ndarray, "points 3"]
 
-_BOX, _ELEMENTS, _DIRECTIONS, _KEPT = 32, 6, 1500, 6
+_BOX, _ELEMENTS = 32, 6
 _SHELLS = (3, 20)  # of the amplitudes, on a grid twice as fine as the box
 # The least correlation, and that as a share of the highest, below which there is no such symmetry. At 32 voxels a
 # fivefold particle had .61 to .95, by the noise of its map, and a share of .99; for groups that it does not have the
@@ -73,6 +74,14 @@ class SymmetryFrame:
         """Whether the map has the symmetry, to all appearances."""
         return self.correlation >= max(_LEAST, _LEAST_SHARE * self.highest_correlation)
 
+    def placement(self, voxel_size: float = 1.0) -> Placement:
+        """Where φ stands, as seen from x ↦ φ(G x + t); shifts in voxels, or the unit of the voxel size."""
+        return Placement(self.matrix.T, -voxel_size * self.matrix.T @ self.offset_in_voxels)
+
+    def in_place(self) -> SymmetryFrame:
+        """That of x ↦ φ(G x + t)."""
+        return replace(self, matrix=np.eye(3), offset_in_voxels=np.zeros(3))
+
     def sentence(self) -> str:
         """In words."""
         least, highest = self.correlation, self.highest_correlation
@@ -91,14 +100,12 @@ def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
     Raises:
         ValueError: there is no such group.
     """
-    group = point_group(symmetry)[1:]
-    if len(group) == 0:
+    group = point_group(symmetry)
+    if len(group) == 1:
         return NO_SYMMETRY
     small = _reduced(volume)
-    angles = np.round(Rotation.from_matrix(group).magnitude(), 6)
-    # The rotations by the smallest angle are those of the highest order; those of a few others settle the turn.
-    first = group[angles.argmin()]
-    some = np.concatenate([first[None], np.random.default_rng(0).permutation(group)[:_ELEMENTS]])
+    # The rotations of the highest order tell the axis; a few others settle the turn.
+    some = np.concatenate([first_rotation(group)[None], np.random.default_rng(0).permutation(group[1:])[:_ELEMENTS]])
     amplitudes, points = _amplitudes(small)
     original = _read(amplitudes, points)
 
@@ -106,17 +113,7 @@ def find_axes(volume: Volume, symmetry: str) -> SymmetryFrame:
         copies = [_read(amplitudes, points @ (matrix @ element @ matrix.T).T) for element in elements]
         return float(np.mean([_correlation(original, copy) for copy in copies]))
 
-    axis = Rotation.from_matrix(first).as_rotvec() / angles.min()
-    frames = [
-        Rotation.align_vectors(direction, axis)[0].as_matrix()
-        for direction in spread_directions(_DIRECTIONS, half=True)
-    ]
-    scores = np.array([alike(frame, first[None]) for frame in frames])
-    kept = [frames[index] for index in np.argsort(-scores)[:_KEPT]]
-    turns = Rotation.from_rotvec(np.radians(np.arange(0, 360, 4))[:, None] * axis).as_matrix()
-    if not np.allclose(some @ axis, axis):
-        kept = [frame @ turn for frame in kept for turn in turns]
-    ranked = sorted(kept, key=lambda frame: -alike(frame, some))[:_KEPT]
+    ranked = likely_frames(group, some, lambda frames, some: np.array([alike(frame, some) for frame in frames]))
     matrix, centre, _ = max((_settled(small, frame, some) for frame in ranked), key=lambda found: found[2])
     return _measured(volume, matrix, centre * len(volume) / len(small), symmetry)
 

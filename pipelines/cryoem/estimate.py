@@ -9,6 +9,7 @@ import time
 import warnings
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
@@ -18,6 +19,7 @@ import tyro
 from parteq.datasets.errors import DataError
 from parteq.datasets.splits import evenly_spread
 from parteq.pipelines.command import RunCommand
+from parteq.pipelines.cryoem.encoder_frame import read_encoder_frame
 from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint
 from parteq.pipelines.cryoem.reliability import read_reliability, report_reliability
 from parteq.pipelines.cryoem.symmetry import report_symmetry
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from parteq.apps.cryoem.estimation import Poses
     from parteq.apps.cryoem.inference import PoseInference
+    from parteq.apps.cryoem.placement import Placement
     from parteq.apps.cryoem.samples import ParticleSamples
     from parteq.apps.cryoem.symmetry_axes import SymmetryFrame
 
@@ -82,7 +85,7 @@ class Estimate(ParticlesInput, RunCommand):
             samples = ParticleSamples(particles, disc, model.config["scale"])
             self._check_scale(samples.pixel_size, model.config["pixel_size"])
             of_run = self._volume(model)
-            # It may stand in another frame than what the encoder proposes, which only its own map can choose from.
+            # It stands in another frame than what the encoder proposes, which only its own map can choose from.
             volume = of_run if self.refine else model.decoder.volume().detach().cpu()
             axes = self._axes(of_run, warned_of=True)
             frame = axes if self.refine else self._axes(volume)
@@ -110,6 +113,10 @@ class Estimate(ParticlesInput, RunCommand):
             "particles_per_second": (len(particles) - done) / seconds,
             "seconds": seconds,
         }
+
+    @cached_property
+    def _encoder_frame(self) -> Placement:
+        return read_encoder_frame(self.run_path)
 
     def _check_scale(self, found: float, expected: float) -> None:
         if abs(found / expected - 1) > 0.02:
@@ -168,6 +175,8 @@ class Estimate(ParticlesInput, RunCommand):
                 data = _read(samples, indices)
                 poses = self._estimate(model, volume, data, device)
                 confidence = weigh(model, volume, data, poses, device, frame, noise)
+                if not self.refine:
+                    poses = poses.in_true_frame(self._encoder_frame)
                 for name, tensor in zip(names, (poses.rotations, poses.shifts, confidence), strict=True):
                     found[name][indices] = tensor.numpy()
                 if is_main():
@@ -188,13 +197,13 @@ class Estimate(ParticlesInput, RunCommand):
         return noise_left(model, volume, data, self._estimate(model, volume, data, device), device)
 
     def _estimate(self, model: PoseInference, volume: Tensor, data: Any, device: torch.device) -> Poses:
-        from parteq.apps.cryoem.estimation import MOVES, propose, refine
+        """Of the encoder, in its own frame, given its own map; to refine, in the frame of the run's map, given that."""
+        from parteq.apps.cryoem.estimation import propose, refine_proposed
 
-        poses = propose(model, volume, data, device)
-        if self.refine:
-            poses = refine(model, volume, data, poses, device, everywhere=True, moves=MOVES)
-            poses = refine(model, volume, data, poses, device)
-        return poses
+        if not self.refine:
+            return propose(model, volume, data, device)
+        proposed = propose(model, model.decoder.volume().detach(), data, device)
+        return refine_proposed(model, volume, data, proposed, self._encoder_frame, device)
 
     def _ask_search(
         self,

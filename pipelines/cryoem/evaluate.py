@@ -11,7 +11,7 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
-from parteq.pipelines.cryoem.symmetry import Symmetry
+from parteq.pipelines.cryoem.symmetry import Symmetry, tell_axes
 from parteq.pipelines.files import replacing
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Evaluate(Symmetry, Command):
             symmetry=self.symmetry,
             seed=self.seed,
         )
+        if errors.alignment.axes_found:
+            tell_axes(str(self.truth), errors.alignment.axis)
         confidence = _confidence(estimate, of_estimate)
         if self.out is not None:
             from parteq.pipelines.cryoem.pictures import pose_error_figure

@@ -12,7 +12,7 @@ import tyro
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
 from parteq.pipelines.cryoem.options import ParticlesInput
-from parteq.pipelines.cryoem.symmetry import Symmetry, report_symmetry
+from parteq.pipelines.cryoem.symmetry import Symmetry, report_symmetry, tell_axes
 from parteq.pipelines.files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
     out: Map
     """Map to write."""
     find_axes: bool = False
-    """First find the axes, in a map without symmetry, and turn and move the poses to them."""
+    """Look for the axes even where the map has the symmetry about those in place."""
     halves: bool = False
     """Make half maps (rlnRandomSubset, else at random), and from them the resolution."""
     ignore_ctf: bool = False
@@ -120,7 +120,10 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         return volume
 
     def _to_axes(self, particles: Particles, pixel_size: float) -> tuple[Particles, dict[str, Any]]:
-        """The particles, in the frame of the symmetry axes if these are to be found, and how symmetric their map is."""
+        """The particles, in the frame of the symmetry axes, and how symmetric their map is.
+
+        Axes that are not in place are looked for elsewhere; where they are not found either all is left as it is.
+        """
         import numpy as np
 
         from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, axes_in_place, find_axes
@@ -128,13 +131,18 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         if self.symmetry == "C1":
             return particles, report_symmetry(NO_SYMMETRY)
         (part,) = self._insert(particles, pixel_size, [np.arange(len(particles))], symmetry="C1")
-        frame = (find_axes if self.find_axes else axes_in_place)(self._volume(part), self.symmetry)
-        if not self.find_axes:
-            return particles, report_symmetry(frame, " Its axes may stand elsewhere: --find-axes looks for them.")
-        # The pose R of φ is the pose R G of x ↦ φ(G x + t), whose origin stands P R t further.
-        rotations = particles.rotations()
-        shifts = particles.shifts_in_angstroms() + rotations[:, :2] @ frame.offset_in_voxels * pixel_size
-        return particles.with_poses(rotations @ frame.matrix, shifts), report_symmetry(frame)
+        volume = self._volume(part)
+        in_place = axes_in_place(volume, self.symmetry)
+        if in_place.found and not self.find_axes:
+            return particles, report_symmetry(in_place)
+        frame = find_axes(volume, self.symmetry)
+        if not frame.found:
+            return particles, report_symmetry(in_place)
+        if not in_place.found:
+            tell_axes(f"{self.particles}", frame.matrix[:, 2])
+        placement, rotations = frame.placement(pixel_size), particles.rotations()
+        moved = placement.shifts_in_true_frame(rotations, particles.shifts_in_angstroms())
+        return particles.with_poses(placement.rotations_in_true_frame(rotations), moved), report_symmetry(frame)
 
     def _subsets(self, particles: Particles) -> list[NDArray[np.int64]]:
         """The particles of the half sets, or all of them."""

@@ -11,9 +11,11 @@ import tyro
 from parteq.datasets.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from parteq.apps.cryoem.symmetry_axes import SymmetryFrame
 
-__all__ = ["Symmetry", "report_symmetry"]
+__all__ = ["Symmetry", "report_symmetry", "tell_axes"]
 
 
 @dataclass(kw_only=True)
@@ -40,3 +42,14 @@ def report_symmetry(frame: SymmetryFrame, advice: str = "") -> dict[str, Any]:
         warnings.warn(frame.sentence() + advice, stacklevel=2)
     measured = {"symmetry_found": frame.found, "symmetry_correlation": frame.correlation}
     return {"symmetry": frame.symmetry} | ({} if frame.symmetry == "C1" else measured)
+
+
+def tell_axes(of: str, axis: np.ndarray) -> None:
+    """Warns that axes were found elsewhere than they should stand.
+
+    Args:
+        of: whose they are.
+        axis: where that stands which should be z, (x, y, z).
+    """
+    place = ", ".join(f"{value:.3f}" for value in axis)
+    warnings.warn(f"the axes of {of} do not stand as RELION sets them: found with z along ({place})", stacklevel=2)

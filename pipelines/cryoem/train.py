@@ -16,6 +16,7 @@ import tyro
 from parteq.datasets.errors import DataError
 from parteq.datasets.splits import evenly_spread
 from parteq.pipelines.command import Number, Text
+from parteq.pipelines.cryoem.encoder_frame import keep_encoder_frame
 from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint, open_with_images
 from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
 from parteq.pipelines.cryoem.symmetry import Symmetry, report_symmetry
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from parteq.apps.cryoem.estimation import Poses
     from parteq.apps.cryoem.halves import Found
     from parteq.apps.cryoem.inference import PoseInference
+    from parteq.apps.cryoem.placement import Placement
     from parteq.apps.cryoem.samples import ParticleSamples
     from parteq.core.training import Augment, Settings
     from parteq.datasets.cryoem.particles import Particles
@@ -127,8 +129,8 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
             }
             task = _Training(self, run, samples, measured, config, device, began)
             model = task.fit()
-            found, diagnosis = task.finish(model)
-            results = task.results(model, found, diagnosis) if is_main() else {}
+            outcome = task.finish(model)
+            results = task.results(model, *outcome) if is_main() else {}
             wait()
         return results | {"seconds": time.monotonic() - began}
 
@@ -221,7 +223,7 @@ class _Training:
             state = None
             if attempt == command.restarts or self._time_is_over():
                 break
-            found, diagnosis = self.finish(model)
+            found, diagnosis, _ = self.finish(model)
             # What searches found may be right though the encoder is stuck. The symmetry of a map of known poses is
             # the particle's.
             stuck = diagnosis.stuck and not (found.reliability is not None and found.reliability.reliable)
@@ -297,21 +299,33 @@ class _Training:
         with torch.no_grad():
             return propose(model, model.decoder.volume(), data, self.device)
 
-    def finish(self, model: PoseInference) -> tuple[Found, Diagnosis]:
-        """Poses refined with the map they make, how far to trust them, and what is to be said of encoder and map."""
+    def finish(self, model: PoseInference) -> tuple[Found, Diagnosis, Placement]:
+        """Poses refined with the map they make, how far to trust them, what is to be said of encoder and map.
+
+        And where the encoder's own map stands, as seen from that map.
+        """
         import torch
 
         from parteq.apps.cryoem.diagnosis import Diagnosis, self_similarity
-        from parteq.apps.cryoem.halves import search_agreement
+        from parteq.apps.cryoem.halves import encoder_placement, search_agreement
         from parteq.apps.cryoem.passes import some_of
+        from parteq.apps.cryoem.placement import SAME_PLACE
 
         model.to(self.device)
         found = self._found(model)
-        part = some_of(self.data, torch.from_numpy(evenly_spread(len(self.samples), MEASURED)))
+        rows = torch.from_numpy(evenly_spread(len(self.samples), MEASURED))
+        part = some_of(self.data, rows)
         with torch.no_grad():
             proposed = self._propose(model, part)
             agreement = search_agreement(model, found.volume, part, proposed, self.device, found.frame)
-        return found, Diagnosis(agreement, *self_similarity(found.volume, found.frame))
+            diagnosis = Diagnosis(agreement, *self_similarity(found.volume, found.frame))
+            if self.command.mode == "supervised":
+                return found, diagnosis, SAME_PLACE
+            placed = found.with_axes_in_place(model, self.data, self.device)
+        if not diagnosis.stuck:
+            return placed, diagnosis, encoder_placement(proposed, placed.poses.subset(rows), placed.frame)
+        # The searches began with the shifts of the encoder, so that at least its centre is theirs.
+        return placed, diagnosis, SAME_PLACE if placed is found else found.frame.placement()
 
     def _found(self, model: PoseInference) -> Found:
         import torch
@@ -330,7 +344,7 @@ class _Training:
             confidence = weigh(model, volume, self.data, poses, self.device, frame if frame.found else NO_SYMMETRY)
         return Found(poses, volume, confidence, frame, reliability=None)
 
-    def results(self, model: PoseInference, found: Found, diagnosis: Diagnosis) -> dict[str, Any]:
+    def results(self, model: PoseInference, found: Found, diagnosis: Diagnosis, encoder: Placement) -> dict[str, Any]:
         """Writes map, poses and report, and tells what came out."""
         from parteq.apps.cryoem.pose_metrics import pose_errors
         from parteq.datasets.cryoem.mrc import write_volume
@@ -346,6 +360,7 @@ class _Training:
         estimated.write(path / "poses.star")
         if found.reliability is not None:
             keep_reliability(path, found.reliability)
+            keep_encoder_frame(path, encoder)
         history = self.run.history()
         # That of the weights with which all goes on.
         record = history[self.run.checkpoint().about()["epoch"] - 1]

@@ -137,7 +137,7 @@ def test_few_particles(count):
 def test_the_offset_along_a_single_view_is_zero():
     true = np.repeat(np.eye(3)[None], 20, axis=0)
     found = align(true, true, (np.full((20, 2), 3.0), np.zeros((20, 2))))
-    assert found.offset_in_angstroms == pytest.approx([3, 3, 0])
+    assert found.offset == pytest.approx([3, 3, 0])
 
 
 def test_same_seed_same_numbers_and_fast_enough_for_training():
