@@ -180,7 +180,8 @@ def _fitted(
         _refine(candidates[index], group, few, iterations=10, free=free) for index in np.argsort(distances)[:_REFINED]
     ]
     best = min(refined, key=lambda fit: float(misfit(fit, few).mean()))
-    fit = _refine(best, group, quotients, iterations=30, free=free)
+    # Weiszfeld's algorithm may stay where it is at poses without error, and axes near the right ones with it.
+    fit = _refine(best, group, quotients, iterations=30, free=free, scale=_chord(_FAR) if free else None)
     scale = min(2 * float(np.median(misfit(fit, quotients))), _chord(_FAR))
     return _refine(fit, group, quotients, iterations=10, free=free, scale=scale)
 

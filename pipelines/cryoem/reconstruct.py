@@ -39,7 +39,7 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
     out: Map
     """Map to write."""
     find_axes: bool = False
-    """Look for the axes even where the map has the symmetry about those in place."""
+    """Move to the best axes even where those in place are nearly as good."""
     halves: bool = False
     """Make half maps (rlnRandomSubset, else at random), and from them the resolution."""
     ignore_ctf: bool = False
@@ -126,20 +126,16 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         """
         import numpy as np
 
-        from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, axes_in_place, find_axes
+        from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, axes_of_map
 
         if self.symmetry == "C1":
             return particles, report_symmetry(NO_SYMMETRY)
         (part,) = self._insert(particles, pixel_size, [np.arange(len(particles))], symmetry="C1")
-        volume = self._volume(part)
-        in_place = axes_in_place(volume, self.symmetry)
-        if in_place.found and not self.find_axes:
-            return particles, report_symmetry(in_place)
-        frame = find_axes(volume, self.symmetry)
-        if not frame.found:
-            return particles, report_symmetry(in_place)
-        if not in_place.found:
-            tell_axes(f"{self.particles}", frame.matrix[:, 2])
+        frame = axes_of_map(self._volume(part), self.symmetry, anywhere=self.find_axes)
+        if frame.stands_in_place:
+            return particles, report_symmetry(frame)
+        if not self.find_axes:
+            tell_axes(str(self.particles), frame.matrix[:, 2])
         placement, rotations = frame.placement(pixel_size), particles.rotations()
         moved = placement.shifts_in_true_frame(rotations, particles.shifts_in_angstroms())
         return particles.with_poses(placement.rotations_in_true_frame(rotations), moved), report_symmetry(frame)

@@ -36,10 +36,10 @@ class Symmetry:
         self.symmetry = self.symmetry.strip().upper()
 
 
-def report_symmetry(frame: SymmetryFrame, advice: str = "") -> dict[str, Any]:
-    """The results there are; warns, with the advice, of a map that may not have the symmetry."""
+def report_symmetry(frame: SymmetryFrame) -> dict[str, Any]:
+    """The results there are; warns of a map that may not have the symmetry."""
     if not frame.found:
-        warnings.warn(frame.sentence() + advice, stacklevel=2)
+        warnings.warn(frame.sentence(), stacklevel=2)
     measured = {"symmetry_found": frame.found, "symmetry_correlation": frame.correlation}
     return {"symmetry": frame.symmetry} | ({} if frame.symmetry == "C1" else measured)
 

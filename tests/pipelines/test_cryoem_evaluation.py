@@ -55,10 +55,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_estimate(folder: Path, path: Path, *, symmetry="C1", rows=slice(None), rename=str) -> None:
+def write_estimate(folder: Path, path: Path, *, symmetry="C1", axes=None, rows=slice(None), rename=str) -> None:
     """The truth, 2° and 1.5 Å wrong, in a mirrored, turned and moved frame, in another order."""
     truth, generator = open_particles(folder / "truth.star"), np.random.default_rng(0)
-    group = point_group(symmetry)
+    axes = np.eye(3) if axes is None else axes
+    group = axes @ point_group(symmetry) @ axes.T
     copies = truth.rotations() @ group[generator.integers(len(group), size=N)]
     noise = generator.normal(size=(N, 3))
     noise *= np.radians(2) / np.linalg.norm(noise, axis=1, keepdims=True)
@@ -89,9 +90,27 @@ def test_poses_in_another_frame(parteq, folder, tmp_path, symmetry):
     assert (found["hand"], found["n_particles"], found["n_missing"], found["n_surplus"]) == ("mirrored", N, 0, 0)
     assert found["rotation_error_median_mirrored_hand_deg"] == found["rotation_error_median_deg"]
     assert found["rotation_error_median_same_hand_deg"] > 15
+    assert found.get("symmetry_axes") == (None if symmetry == "C1" else "standard")
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert min(image.size) > 200
+
+
+@pytest.mark.parametrize("symmetry", ["C5", "O"])
+def test_axes_that_do_not_stand_as_they_should_are_found(parteq, folder, tmp_path, symmetry):
+    axes, estimate, out = Rotation.random(random_state=4).as_matrix(), tmp_path / "poses.star", tmp_path / "out.json"
+    write_estimate(folder, estimate, symmetry=symmetry, axes=axes)
+    words = ["--estimate", estimate, "--truth", folder / "truth.star", "--symmetry", symmetry, "--json", out]
+    status, _, complaint = parteq("cryoem", "evaluate", *words)
+    assert (status, complaint.count("\n")) == (0, 1)
+    assert "do not stand as RELION sets them: found with z along (" in complaint
+    found = json.loads(out.read_text())
+    assert found["rotation_error_median_deg"] == pytest.approx(2, abs=0.3)
+    assert found["fraction_below_5deg"] == 1
+    assert found["shift_error_median_angstrom"] == pytest.approx(1.5, abs=0.3)
+    assert found["symmetry_axes"] == "found"
+    axis = np.array([found[f"symmetry_axis_{name}"] for name in "xyz"])
+    assert np.abs(axes.T @ axis).max() > np.cos(np.radians(2))
 
 
 @pytest.mark.parametrize("image_name", ["000000@images.mrcs", "00@images.mrcs", "000000@Extract/job7/images.mrcs"])
@@ -277,17 +296,19 @@ def test_axes_that_are_not_there_are_told(parteq, folder, tmp_path):
     assert float(printed.split("symmetry_correlation")[1].split()[0]) < 0.75
 
 
-def test_axes_are_found(parteq, folder, tmp_path):
+@pytest.mark.parametrize(("options", "turned", "lines"), [([], True, 1), ([], False, 0), (["--find-axes"], False, 0)])
+def test_axes_that_are_not_in_place_are_found(parteq, folder, tmp_path, options, turned, lines):
     out, particles = tmp_path / "map.mrc", open_particles(folder / "truth.star", datadir=folder)
     rotations = particles.rotations()
     # A map that is symmetric because each image stands in the file with the three poses of a trimer, about some axis.
-    frame = Rotation.random(random_state=2).as_matrix()
+    frame = Rotation.random(random_state=2).as_matrix() if turned else np.eye(3)
     copies = [rotations @ frame @ element @ frame.T for element in point_group("C3")]
     thrice = particles.subset(np.tile(np.arange(N), 3)).with_poses(np.concatenate(copies))
     thrice.write(tmp_path / "thrice.star")
-    words = ["--particles", tmp_path / "thrice.star", "--datadir", folder, "--symmetry", "C3", "--find-axes"]
+    words = ["--particles", tmp_path / "thrice.star", "--datadir", folder, "--symmetry", "C3", *options]
     status, printed, complaint = parteq("cryoem", "reconstruct", *words, "--out", out)
-    assert (status, complaint) == (0, "")
+    assert (status, complaint.count("\n")) == (0, lines)
+    assert ("do not stand as RELION sets them" in complaint) is turned
     assert float(printed.split("symmetry_correlation")[1].split()[0]) > 0.9
     volume = read_volume(out)[0].astype(np.float64)
     turned = ndimage.rotate(volume[1:, 1:, 1:], 120, axes=(1, 2), reshape=False)

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from parteq.apps.cryoem.alignment import align
 from parteq.apps.cryoem.pointgroups import point_group
 from parteq.apps.cryoem.pose_metrics import pose_errors, rotation_angles
+from parteq.datasets.cryoem.poses import preferred_rotations
 
 OFFSET = np.array([5.0, -8.0, 12.0])
 
@@ -32,11 +33,11 @@ def frame(mirrored: bool, seed: int = 5) -> np.ndarray:
     return random_rotations(1, seed)[0] @ np.diag([1, 1, -1 if mirrored else 1])
 
 
-def estimate(true, shifts, matrix, group, seed=0):
-    """The true poses and shifts as poses of the map φ(A x + t)."""
+def estimate(true, shifts, matrix, group, seed=0, centre=(0, 0, 0)):
+    """The true poses and shifts, or those of copies about the centre, as poses of the map φ(A x + t)."""
     copies = true @ group[np.random.default_rng(seed).integers(len(group), size=len(true))]
     half_turn = np.diag([1, 1, np.sign(np.linalg.det(matrix))])
-    return half_turn @ copies @ matrix, shifts + copies[:, :2] @ OFFSET
+    return half_turn @ copies @ matrix, shifts + (true - copies)[:, :2] @ centre + copies[:, :2] @ OFFSET
 
 
 @given(seed=st.integers(0, 1000), mirrored=st.booleans())
@@ -73,6 +74,72 @@ def test_symmetry_is_not_assumed():
     true = random_rotations(80, 1)
     rotations, _ = estimate(true, np.zeros((80, 2)), frame(False), point_group("C5"))
     assert pose_errors(rotations, true).rotation_in_degrees.mean() > 30
+
+
+AXES = random_rotations(1, 11)[0]
+
+
+def about_axes(symmetry: str) -> np.ndarray:
+    """The group about axes that stand anywhere."""
+    return AXES @ point_group(symmetry) @ AXES.T
+
+
+@pytest.mark.parametrize("symmetry", ["C2", "C5", "D2", "D7", "T", "O", "I1"])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_axes_that_stand_anywhere_are_no_error(symmetry, mirrored):
+    """Nor is a centre of symmetry elsewhere than the origin."""
+    true, shifts = random_rotations(200, 1), np.random.default_rng(2).normal(size=(200, 2))
+    rotations, moved = estimate(true, shifts, frame(mirrored), about_axes(symmetry), centre=(3, -2, 4))
+    found = pose_errors(rotations, true, (moved, shifts), symmetry=symmetry)
+    assert found.rotation_in_degrees.max() < 1e-3
+    assert found.shift_in_angstroms.max() < 1e-2
+    assert found.alignment.hand == ("mirrored" if mirrored else "same")
+    summary = found.summary()
+    assert summary["symmetry_axes"] == "found"
+    expected, group = about_axes(symmetry), point_group(symmetry)
+    elements = found.alignment.axes @ group @ found.alignment.axes.T
+    angles = rotation_angles(expected.swapaxes(1, 2)[:, None] @ elements)
+    assert angles.min(1).max() < 1e-3
+    if symmetry == "C5":
+        axis = np.array([summary[f"symmetry_axis_{name}"] for name in "xyz"])
+        assert axis == pytest.approx(AXES[:, 2] * np.sign(AXES[2, 2]), abs=1e-5)
+    # In the standard setting most of the poses are wrong.
+    usual = pose_errors(rotations, true, symmetry=symmetry, axes=np.eye(3))
+    assert (usual.rotation_in_degrees < 5).mean() < 0.7
+    assert usual.summary()["symmetry_axes"] == "standard"
+    known = pose_errors(rotations, true, symmetry=symmetry, axes=AXES)
+    assert known.rotation_in_degrees.max() < 1e-3
+
+
+@pytest.mark.parametrize("symmetry", ["C5", "D2", "D7", "T", "O"])
+@pytest.mark.parametrize("count", [12, 60, 300])
+def test_axes_do_not_make_poses_by_chance_right(symmetry, count):
+    both = random_rotations(count, 1), random_rotations(count, 2)
+    errors, usual = (pose_errors(*both, symmetry=symmetry, **axes) for axes in ({}, {"axes": np.eye(3)}))
+    assert not errors.alignment.axes_found
+    assert errors.rotation_in_degrees == pytest.approx(usual.rotation_in_degrees, abs=1e-6)
+
+
+def test_views_that_are_right_do_not_make_turns_by_chance_right():
+    """Most are seen along one direction and turned in the plane: near a copy about it no more than between copies."""
+    generator = np.random.default_rng(0)
+    true, spin = preferred_rotations(600, generator), generator.uniform(0, 2 * np.pi, 600)
+    turned = Rotation.from_rotvec(np.outer(spin, (0, 0, 1))).as_matrix() @ true
+    found = pose_errors(turned, true @ AXES, symmetry="C5")
+    assert not found.alignment.axes_found
+    assert np.median(found.rotation_in_degrees) > 40
+
+
+@pytest.mark.parametrize("symmetry", ["C2", "C5", "D2", "T", "O"])
+def test_some_right_poses_among_others_show_the_axes(symmetry):
+    true, noise = random_rotations(1000, 1), turns(3, 1000, 7)
+    rotations = noise @ estimate(true, np.zeros((1000, 2)), frame(True), about_axes(symmetry))[0]
+    rotations[300:] = random_rotations(700, 9)
+    found = pose_errors(rotations, true, symmetry=symmetry)
+    assert found.alignment.axes_found
+    assert found.rotation_in_degrees[:300].max() < 5
+    assert 0.28 < found.summary()["fraction_below_5deg"] < 0.33
+    assert found.rotation_median_by_hand["same"] > found.rotation_median_by_hand["mirrored"]
 
 
 @pytest.mark.parametrize("together", [False, True])

@@ -14,7 +14,7 @@ from parteq.apps.cryoem.estimation import Poses, map_of_poses
 from parteq.apps.cryoem.halves import search_agreement
 from parteq.apps.cryoem.matching import Matching
 from parteq.apps.cryoem.pointgroups import point_group
-from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, axes_in_place, find_axes
+from parteq.apps.cryoem.symmetry_axes import NO_SYMMETRY, SymmetryFrame, axes_in_place, axes_of_map, find_axes
 from parteq.datasets.cryoem.poses import uniform_rotations
 from parteq.datasets.cryoem.potential import potential_of_model
 from parteq.datasets.cryoem.projection import project
@@ -110,6 +110,25 @@ def test_more_symmetry_than_there_is_is_not_found():
     in_place = ndimage.affine_transform(volume, turn, 10 + OFFSET[::-1] - turn @ (10, 10, 10))
     assert axes_in_place(in_place, "C3").correlation > 0.9
     assert not axes_in_place(volume, "C3").found
+
+
+def test_axes_are_taken_elsewhere_only_where_they_clearly_stand():
+    """Axes in place that are all but the best stay; those by which a map is symmetric all the same do not."""
+    volume = blobs(14, "C3", np.zeros(3))
+    for degrees, moved in ((2, False), (20, True)):
+        # Of [z, y, x]: turned to its axes, and off them again.
+        tilt = Rotation.from_rotvec([np.radians(degrees), 0, 0]).as_matrix()
+        turn = (MATRIX @ tilt)[::-1, ::-1]
+        tilted = ndimage.affine_transform(volume, turn, 7 - turn @ (7, 7, 7))
+        frame = axes_of_map(tilted, "C3")
+        assert frame.found
+        assert frame.stands_in_place is not moved
+        angle = np.degrees(np.arccos(abs((tilt @ frame.matrix)[2, 2])))
+        assert angle < (2.5 if not moved else 1.5)
+    assert not axes_of_map(tilted, "C3", anywhere=True).stands_in_place
+    none = axes_of_map(volume, "T")
+    assert none.stands_in_place
+    assert not none.found
 
 
 @pytest.mark.slow
