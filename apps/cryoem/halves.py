@@ -128,8 +128,8 @@ class Found:
     reliability: Reliability | None
 
     def with_axes_in_place(self, model: PoseInference, data: Data, device: torch.device) -> Found:
-        """The same in the frame in which the axes have their standard setting; as it is where none were found."""
-        if self.frame.symmetry == "C1" or not self.frame.found:
+        """The same in the frame in which the axes that the map was made symmetric about have their standard setting."""
+        if self.frame.symmetry == "C1":
             return self
         poses, frame = self.poses.in_true_frame(self.frame.placement()), self.frame.in_place()
         return replace(self, poses=poses, volume=map_of_poses(model, data, poses, device, frame), frame=frame)
