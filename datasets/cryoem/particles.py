@@ -273,7 +273,7 @@ class Particles:
         first = self._first_path()
         if self.datadir is not None or first is None:
             return self.datadir or self.source.parent
-        return folder_of_images(self.source, first)
+        return folder_of_images(self.source, self.star.blocks, first)
 
     @property
     def remembered_folder(self) -> Path | None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from parteq.pipelines.command import File, Number, RunCommand
-from parteq.pipelines.cryoem.options import open_with_images
 
 if TYPE_CHECKING:
     from parteq.apps.cryoem.inference import PoseInference
@@ -46,6 +45,7 @@ class CheckEquivariance(RunCommand):
     def _images(self, model: PoseInference) -> Any:
         import torch
 
+        from parteq.datasets.cryoem.particles import open_particles
         from parteq.datasets.cryoem.stack import ImageStack
         from parteq.datasets.errors import DataError
 
@@ -58,7 +58,7 @@ class CheckEquivariance(RunCommand):
         if self.images.suffix in (".mrc", ".mrcs"):
             stack = ImageStack.open(self.images)
         else:
-            stack = open_with_images(self.images, None).images()
+            stack = open_particles(self.images).images()
         if stack.box != size:
             raise DataError(self.images, f"has images of {stack.box} pixels, the run was trained on {size}")
         return torch.from_numpy(stack.read(slice(0, count))).double() / model.config["scale"]

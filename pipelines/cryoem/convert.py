@@ -10,7 +10,6 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
-from parteq.pipelines.cryoem.options import open_with_images
 
 if TYPE_CHECKING:
     from parteq.datasets.cryoem.particles import Particles
@@ -70,6 +69,7 @@ class Convert(Command):
 
     def _read(self) -> Particles:
         from parteq.datasets.cryoem.cryodrgn import read_cryodrgn
+        from parteq.datasets.cryoem.particles import open_particles
 
         # A plus may also be part of a name.
         parts = [self.source] if Path(self.source).exists() else self.source.split("+")
@@ -78,4 +78,4 @@ class Convert(Command):
             return read_cryodrgn(paths, datadir=self.datadir)
         if len(paths) > 1:
             raise DataError(f"--from {self.source}", "only cryoDRGN's pickles are joined by a plus sign")
-        return open_with_images(paths[0], self.datadir)
+        return open_particles(paths[0], datadir=self.datadir)

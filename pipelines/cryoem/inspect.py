@@ -11,7 +11,6 @@ import tyro
 
 from parteq.datasets.errors import DataError
 from parteq.pipelines.command import Command, File
-from parteq.pipelines.cryoem.options import open_with_images
 
 if TYPE_CHECKING:
     from parteq.datasets.cryoem.stack import ImageStack
@@ -44,6 +43,7 @@ class Inspect(Command):
         from tqdm import tqdm
 
         from parteq.datasets.cryoem.inspection import Inspection, inspect_particles
+        from parteq.datasets.cryoem.particles import open_particles
         from parteq.datasets.cryoem.stackinspection import inspect_file, inspect_images, inspect_stacks
 
         if self.images < 0:
@@ -53,7 +53,7 @@ class Inspect(Command):
         if self.particles.suffix in (".mrc", ".mrcs"):
             stack: ImageStack | None = inspect_file(self.particles, found)
         else:
-            particles = open_with_images(self.particles, self.datadir)
+            particles = open_particles(self.particles, datadir=self.datadir)
             inspect_particles(particles, found)
             stack = inspect_stacks(particles, found)
         if stack is not None:

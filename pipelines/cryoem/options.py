@@ -15,7 +15,7 @@ from parteq.pipelines.command import File
 if TYPE_CHECKING:
     from parteq.datasets.cryoem.particles import Particles
 
-__all__ = ["ParticlesInput", "fingerprint", "open_with_images"]
+__all__ = ["ParticlesInput", "fingerprint"]
 
 
 @dataclass(kw_only=True)
@@ -25,7 +25,7 @@ class ParticlesInput:
     particles: Annotated[Path, tyro.conf.arg(metavar="X.star")]
     """STAR file (RELION 3.0 to 5) or .cs file."""
     datadir: File = None
-    """Folder of the image paths; else as --particles, or its run, says."""
+    """Folder of the image paths; else as --particles says."""
 
     def open(self) -> Particles:
         """The particles.
@@ -33,23 +33,12 @@ class ParticlesInput:
         Raises:
             DataError: if the file cannot be read, or holds none.
         """
-        particles = open_with_images(self.particles, self.datadir)
+        from parteq.datasets.cryoem.particles import open_particles
+
+        particles = open_particles(self.particles, datadir=self.datadir)
         if not len(particles):
             raise DataError(self.particles, "holds no particles")
         return particles
-
-
-def open_with_images(path: Path, datadir: Path | None) -> Particles:
-    """Particles whose images are to be read; those of a file in a run from where they lay when it was trained."""
-    from dataclasses import replace
-
-    from parteq.datasets.cryoem.particles import open_particles
-    from parteq.pipelines.run import Run
-
-    particles = open_particles(path, datadir=datadir)
-    if datadir is None and Run.exists(path.parent):
-        return replace(particles, datadir=particles.remembered_folder)
-    return particles
 
 
 def fingerprint(particles: Particles) -> str:

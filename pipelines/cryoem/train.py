@@ -17,7 +17,7 @@ from parteq.datasets.errors import DataError
 from parteq.datasets.splits import evenly_spread
 from parteq.pipelines.command import Number, Text
 from parteq.pipelines.cryoem.encoder_frame import keep_encoder_frame
-from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint, open_with_images
+from parteq.pipelines.cryoem.options import ParticlesInput, fingerprint
 from parteq.pipelines.cryoem.reliability import keep_reliability, report_reliability
 from parteq.pipelines.cryoem.symmetry import Symmetry, report_symmetry
 from parteq.pipelines.training import TrainingCommand
@@ -136,9 +136,10 @@ class TrainPoses(Symmetry, ParticlesInput, TrainingCommand):
 
     def _split(self, particles: Particles) -> tuple[Particles, Particles | None]:
         """Those to train on, and those that errors are measured on after each epoch, if poses are known."""
+        from parteq.datasets.cryoem.particles import open_particles
 
         if self.val is not None:
-            measured = open_with_images(Path(self.val), self.datadir)
+            measured = open_particles(Path(self.val), datadir=self.datadir)
             if not measured.has_poses:
                 raise DataError(self.val, "has no poses to measure by")
             return particles, measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -197,7 +198,7 @@ def test_create(tmp_path: Path) -> None:
 def test_paths_may_be_relative_to_the_working_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = folder / "job"
     inner.mkdir()
-    open_particles(folder / "new.star").write(inner / "p.star")
+    shutil.copy(folder / "new.star", inner / "p.star")
     with pytest.raises(DataError, match="no such file"):
         open_particles(inner / "p.star").images()
     monkeypatch.chdir(folder)
@@ -220,11 +221,43 @@ def test_paths_stay_in_the_folder(folder: Path) -> None:
         open_particles(inner / "p.star", datadir=folder / "none")
 
 
-def test_a_file_written_elsewhere_tells_where_its_images_lay(folder: Path) -> None:
+@pytest.fixture
+def own_secret(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That of a user who has none yet."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("PARTEQ_CACHE", str(cache))
+    return cache / "secret"
+
+
+def test_a_file_written_elsewhere_leads_its_writer_to_its_images(folder: Path, own_secret: Path) -> None:
+    poses = folder / "poses" / "p.star"
+    poses.parent.mkdir()
+    open_particles(folder / "new.star").write(poses)
+    assert len(open_particles(poses).images()) == 2
+    assert own_secret.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in own_secret.parent.iterdir()] == ["secret"]
+    # To another folder than that which was signed it leads nobody.
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    poses.write_text(poses.read_text().replace(str(folder.absolute()), str(other.absolute())))
+    with pytest.raises(DataError, match="they lay elsewhere"):
+        open_particles(poses).images()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_file_written_elsewhere_tells_others_where_its_images_lay(
+    folder: Path, own_secret: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """As it tells a user whose cache cannot be written."""
     poses = folder / "poses" / "p.star"
     poses.parent.mkdir()
     particles = open_particles(folder / "new.star")
+    if not kept:
+        (folder / "file").touch()
+        monkeypatch.setenv("PARTEQ_CACHE", str(folder / "file" / "cache"))
     particles.write(poses)
+    if kept:
+        own_secret.write_bytes(b"that of another user")
     written = open_particles(poses)
     assert list(written.table["rlnImageName"]) == list(particles.table["rlnImageName"])
     with pytest.raises(DataError, match=re.escape(f"give --datadir {folder.absolute()})")):
