@@ -94,7 +94,8 @@ def classification_metrics(
         warnings.warn(f"no intervals: all {len(labels)} samples are of one group", stacklevel=2)
     elif draws > 0:
         if (count := int(clusters.max()) + 1) < _FEW_GROUPS:
-            warnings.warn(f"the intervals are of {count} groups alone, and likely too narrow", stacklevel=2)
+            drawn = "samples" if groups is None else "groups"
+            warnings.warn(f"the intervals are of {count} {drawn} alone, and likely too narrow", stacklevel=2)
         ends = _intervals(existing, clusters, seed, draws)
         # A calibration error is larger in draws than in the sample they are drawn from.
         intervals = {name: (min(low, found[name]), max(high, found[name])) for name, (low, high) in ends.items()}

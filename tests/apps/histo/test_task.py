@@ -107,15 +107,15 @@ def test_orbit_variance():
     scores = task.evaluate(Corner(), data, CPU, group="c4")
     probabilities = task.predict(Corner(), data, CPU, (0, 1, 2, 3)).numpy()
     assert scores["orbit_variance"] == pytest.approx(probabilities.var(0).mean())
-    flat = ArrayDataset(torch.full((6, 1, 5, 5), 51, dtype=torch.uint8), np.arange(6) % 3)
+    flat = ArrayDataset(torch.full((12, 1, 5, 5), 51, dtype=torch.uint8), np.arange(12) % 3)
     assert task.evaluate(Corner(), flat, CPU)["orbit_variance"] == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("group", ["d4", "none"])
 def test_volumes_are_turned_and_not_mirrored(group):
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (6, 1, 4, 5, 5), generator=generator, dtype=torch.uint8)
-    volumes = ArrayDataset(images, np.arange(6) % 2)
+    images = torch.randint(0, 256, (12, 1, 4, 5, 5), generator=generator, dtype=torch.uint8)
+    volumes = ArrayDataset(images, np.arange(12) % 2)
     torch.manual_seed(0)
     model = create_model(num_classes=2, in_chans=1, group=group, degree="full", width=0.2, spatial_dims=3)
     turned = task.predict(model, volumes, CPU, (0, 1, 2, 3)).numpy()
