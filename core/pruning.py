@@ -50,7 +50,7 @@ def prune_breaking(model: nn.Module, losses: Callable[[], Float[Tensor, " sample
         if isinstance(density, LearnedDensity) and all(p.requires_grad for p in density.parameters()):
             broken[density] = max(broken.get(density, 0.0), broken_energy(layer))
     before = losses().double()
-    if not broken:
+    if not broken or len(before) < 2:
         return float(before.mean()), float(before.mean())
     densities = sorted(broken, key=lambda density: broken[density])
     trained = [[parameter.clone() for parameter in density.parameters()] for density in densities]
@@ -67,7 +67,7 @@ def prune_breaking(model: nn.Module, losses: Callable[[], Float[Tensor, " sample
 
     def harmless() -> bool:
         rise = losses().double() - before
-        spare = rise.std(correction=0) / len(rise) ** 0.5
+        spare = rise.std() / len(rise) ** 0.5
         return bool(rise.mean() + spare <= _HARMLESS * before.mean())
 
     # How many can be uniform lies in [least, most]: by halving, but all of them are asked for first.

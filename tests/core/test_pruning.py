@@ -74,6 +74,13 @@ def test_samples_that_tell_nothing_change_nothing() -> None:
         assert torch.equal(layer.density(), old)
 
 
+def test_one_sample_changes_nothing() -> None:
+    model = _network([0.1])
+    before = _broken(model)
+    prune_breaking(model, lambda: torch.ones(1))
+    assert _broken(model) == before
+
+
 def test_frozen_densities_stay_as_they_are() -> None:
     model = _network([0.1, 0.3])
     before = _broken(model)
