@@ -18,7 +18,15 @@ from .test_expectation import CPU, errors, noisy  # noqa: F401
 
 @pytest.mark.parametrize(
     ("agreement", "confidence", "factor", "reliable"),
-    [(0.9, 0.9, 1, True), (0.95, 0.9, 1, True), (0.6, 0.8, 0.75, False), (0.3, 0.9, 1 / 3, False), (0, 0, 0, False)],
+    [
+        (0.9, 0.9, 1, True),
+        (0.95, 0.9, 1, True),
+        (0.7, 0.7, 1, True),
+        (0.6, 0.6, 1, False),
+        (0.6, 0.8, 0.75, False),
+        (0.3, 0.9, 1 / 3, False),
+        (0, 0, 0, False),
+    ],
 )
 def test_confidence_is_scaled_to_what_halves_agree_on(agreement, confidence, factor, reliable):
     found = Reliability(agreement, confidence)
