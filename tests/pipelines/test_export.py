@@ -238,8 +238,16 @@ def test_bench_sets_every_form_side_by_side(parteq, trained, tmp_path):
     status, printed, _ = parteq("histo", "bench", "--run", trained, "--repeats", 2, "--json", out)
     found = json.loads(out.read_text())
     assert status == 0
-    assert len(printed.splitlines()) == 14
-    for form in ("eager", "folded", "program", "onnx", "onnx_int8", "plain_equal_macs_onnx_int8"):
+    assert len(printed.splitlines()) == 2 + 3 * 5  # heads and eager; five forms each of ours and of two twins
+    for form in (
+        "eager",
+        "folded",
+        "folded_channels_last",
+        "program",
+        "onnx",
+        "onnx_int8",
+        "plain_equal_macs_onnx_int8",
+    ):
         for key in ("latency_ms", "latency_p90_ms", "batch32_latency_ms", "speedup", "macs", "parameters"):
             assert found[f"{form}_{key}"] > 0
     assert found["folded_speedup"] == 1
