@@ -5,7 +5,7 @@ some layer of many ends with a percent or two of its kernel's energy broken, and
 a subgroup, what is measured then looks like a finding. The size of the energy does not tell: some networks need one
 percent, as a weight after it may be large. Samples that were not trained on do.
 
-A change is *harmless* if, with a standard error to spare, it raises the mean held-out loss by no more than a twentieth.
+A change is *harmless* if, with a standard error to spare, it raises the mean held-out loss by no more than a fiftieth.
 Few samples show little to be harmless, and then little is changed.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["ENOUGH", "prune_breaking"]
 ENOUGH = 1000
 """Held-out samples; more need not be asked."""
 
-_HARMLESS = 0.05  # of the mean loss
+_HARMLESS = 0.02  # of the mean loss
 
 
 @torch.no_grad()
