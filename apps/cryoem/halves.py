@@ -15,11 +15,10 @@ is what the confidence is to be multiplied with, and where it is small nothing i
 
 A half of a hundred particles may be too few to find anything, or find it bent as the other half does, and a map that is
 made symmetric may be wrong in both halves alike. So where halves disagree, and always where particles are few or
-symmetric, all particles are searched again, each time begun by chance. A search that
-is among the two that fit the images best is begun again with the map it has come to, as long as that helps. What fits
-best is kept, and the agreement is that of these two: there are many ways to be wrong, and one, up to a turn, to be
-right. A particle on which the two do not agree is given half the confidence of one on which they do, for one of them is
-wrong.
+symmetric, all particles are searched again, each time begun by chance. A search that is among the two that fit the
+images best is begun again with the map it has come to, as long as that helps. What fits best is kept, and the agreement
+is that of these two: there are many ways to be wrong, and one, up to a turn, to be right. A particle on which the two
+do not agree is given half the confidence of one on which they do, for one of them is wrong.
 """
 
 from __future__ import annotations

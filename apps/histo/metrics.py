@@ -39,7 +39,8 @@ Counts = Float[np.ndarray, "draws scores"]
 Metric = Callable[[Probabilities, Labels, Weights], Draws]
 Score = Callable[[Weights], Draws]
 
-_FEW_GROUPS, _DEFINED = 10, 0.9
+_FEW_GROUPS = 10  # by which intervals come out too narrow
+_DEFINED = 0.9  # of the draws, in which a score must exist to have an interval
 
 
 def classification_metrics(

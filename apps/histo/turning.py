@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from parteq.apps.histo.appearance import as_unit
-from parteq.core.export import fold
+from parteq.core.export import fast_forward
 from parteq.core.training import Batch
 from parteq.datasets.symmetry import turn
 
@@ -32,7 +32,7 @@ def accuracy_against_turn(
         device: where.
         step_in_degrees: between turns.
     """
-    folded = fold(model).to(device)
+    forward = fast_forward(model, 2, device)
     angles = [step_in_degrees * i for i in range(int(180 / step_in_degrees) + 1)]
     right, count = torch.zeros(len(angles), dtype=torch.float64), 0
     for images, labels in batches:
@@ -40,7 +40,7 @@ def accuracy_against_turn(
         for number, angle in enumerate(angles):
             senses = (angle,) if angle % 180 == 0 else (angle, -angle)  # half a turn is the same in both
             for signed in senses:
-                found = folded(turn(pixels, signed, fill="edge")).argmax(1)
+                found = forward(turn(pixels, signed, fill="edge")).argmax(1)
                 right[number] += float((found == truth).sum()) / len(senses)
         count += len(labels)
     return angles, (right / count).tolist()

@@ -149,11 +149,15 @@ def lengths(data: Dataset[Any]) -> tuple[float, float]:
 def loss(model: nn.Module, batch: Batch) -> Tensor:
     """The mean cross-entropy in nats, or the mean absolute error in standard deviations of the target."""
     positions, counts, features, neighbours, wanted = batch
-    found = model(positions, counts, features, neighbours).float()
+    return _loss_of(model, model(positions, counts, features, neighbours).float(), wanted).mean()
+
+
+def _loss_of(model: nn.Module, found: Tensor, wanted: Tensor) -> Float[Tensor, " clouds"]:
+    """The loss of each cloud, of what the model says of it."""
     if wanted.dim() == 1:
-        return cross_entropy(found, wanted)
-    scale = _network(model).target_std
-    return l1_loss(found / scale, wanted / scale)
+        return cross_entropy(found, wanted, reduction="none")
+    scale = _network(model).target_std.to(found)
+    return l1_loss(found / scale, wanted.to(found) / scale, reduction="none").mean(1)
 
 
 def penalty(count: int) -> Penalty:
@@ -258,10 +262,7 @@ def losses(model: nn.Module, data: Dataset[Any], wanted: Tensor, device: torch.d
         wanted: what is to be said of each, as `answers` gives it.
         device: where.
     """
-    found = outputs(model, data, device)
-    if wanted.dim() == 1:
-        return cross_entropy(found, wanted, reduction="none")
-    return l1_loss(found, wanted.to(found), reduction="none").mean(1)
+    return _loss_of(model, outputs(model, data, device), wanted)
 
 
 def evaluate(

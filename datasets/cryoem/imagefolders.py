@@ -90,7 +90,9 @@ def _secret() -> bytes:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(32))
         # The first of several processes wins, and none sees half a secret.
-        with contextlib.suppress(FileExistsError):
-            os.link(drawn, path)
-        os.unlink(drawn)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(drawn, path)
+        finally:
+            os.unlink(drawn)
     return path.read_bytes()

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parteq.datasets.errors import DataError
-from parteq.pipelines.files import read_json, write_json
+from parteq.pipelines.files import values_of, write_json
 
 if TYPE_CHECKING:
     from parteq.apps.cryoem.placement import Placement
@@ -38,12 +37,9 @@ def read_encoder_frame(run: Path) -> Placement:
 
     if not (run / _NAME).exists():
         return SAME_PLACE
-    values = read_json(run / _NAME)
-    try:
+    with values_of(run / _NAME) as values:
         matrix, offset = (np.array(values[name], dtype=np.float64) for name in ("matrix", "offset_voxels"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(run / _NAME, "is damaged, or of another version of parteq") from error
-    orthogonal = matrix.shape == (3, 3) and np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
-    if not (orthogonal and offset.shape == (3,) and np.isfinite(offset).all()):
-        raise DataError(run / _NAME, "is damaged: it has no rotation with an offset")
-    return Placement(matrix, offset)
+        orthogonal = matrix.shape == (3, 3) and np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
+        if not (orthogonal and offset.shape == (3,) and np.isfinite(offset).all()):
+            raise ValueError("there is no rotation with an offset")
+        return Placement(matrix, offset)

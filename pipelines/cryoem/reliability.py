@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parteq.datasets.errors import DataError
-from parteq.pipelines.files import read_json, write_json
+from parteq.pipelines.files import values_of, write_json
 
 if TYPE_CHECKING:
     from parteq.apps.cryoem.halves import Reliability
@@ -33,14 +32,10 @@ def read_reliability(run: Path) -> Reliability | None:
 
     if not (run / _NAME).exists():
         return None
-    values = read_json(run / _NAME)
-    try:
+    with values_of(run / _NAME) as values:
         same = values["search_agreement"]
-        return Reliability(
-            float(values["half_agreement"]), float(values["confidence"]), None if same is None else float(same)
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(run / _NAME, "is damaged, or of another version of parteq") from error
+        halves, confidence = float(values["half_agreement"]), float(values["confidence"])
+        return Reliability(halves, confidence, None if same is None else float(same))
 
 
 def report_reliability(found: Reliability | None) -> dict[str, Any]:

@@ -98,19 +98,15 @@ class Bench(RunCommand):
 
 def _forms(model: Any, images: Tensor, folder: Path) -> dict[str, tuple[Forward, dict[str, Any]]]:
     """A model folded, so and channels last, and as a file of each format: functions, and what is known of them."""
-    import torch
-
     from parteq.apps.histo.twins import count_macs, count_parameters
-    from parteq.core.export import fold
+    from parteq.core.export import fast_forward, fold
     from parteq.pipelines.export import export, load
 
     folded = fold(model)
     known = {"parameters": count_parameters(folded), "macs": count_macs(model, images.shape[2:])}
-    layout = torch.channels_last if images.dim() == 4 else torch.channels_last_3d
-    reordered: Any = fold(model).to(memory_format=layout)  # type: ignore[call-overload]
     forms: dict[str, tuple[Forward, dict[str, Any]]] = {
         "folded": (folded, known.copy()),
-        "folded_channels_last": (lambda part: reordered(part.contiguous(memory_format=layout)), known.copy()),
+        "folded_channels_last": (fast_forward(model, images.dim() - 2), known.copy()),
     }
     for name, format in FORMATS.items():
         written = export(model, images, format, folder / name)

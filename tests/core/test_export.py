@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from parteq.apps.histo.models import create_model
 from parteq.core.density import LearnedDensity, make_density
-from parteq.core.export import fold, plain_program
+from parteq.core.export import fast_forward, fold, plain_program
 from parteq.core.fields import FieldType, regular
 from parteq.core.groups import plane_group
 from parteq.core.layers import PartialConv2d, PartialLayer, PartialLinear
@@ -76,6 +76,15 @@ def test_a_folded_model_computes_the_same(symmetry: str, degree: str) -> None:
     assert not any(isinstance(module, PartialLayer) for module in folded.modules())
     assert not any(parameter.requires_grad for parameter in folded.parameters())
     torch.testing.assert_close(model.state_dict(), state, atol=0, rtol=0)  # the model is left as it was
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_with_channels_last_a_model_computes_the_same(dimensions: int) -> None:
+    torch.manual_seed(0)
+    model = create_model(num_classes=3, in_chans=2, group="d4", degree="learned", width=0.4, spatial_dims=dimensions)
+    images = torch.rand(4, 2, *[9] * dimensions)
+    with torch.no_grad():
+        torch.testing.assert_close(fast_forward(model, dimensions)(images), model.eval()(images), atol=1e-5, rtol=1e-4)
 
 
 def test_norms_melt_into_convolutions_where_no_channels_are_mixed() -> None:

@@ -61,7 +61,7 @@ def test_a_search_begins_at_the_centre_of_the_encoder(particle, stuck):
 
 
 def test_the_axes_of_what_is_found_are_put_in_place():
-    """Poses and map alike; not where the map does not have the symmetry."""
+    """Poses and map alike, however doubtful it is that the map has the symmetry."""
     volume = torch.from_numpy(blobs(BOX, "C3")).float()
     rotations = torch.from_numpy(uniform_rotations(60, np.random.default_rng(0))).float()
     samples = Disc(BOX, BOX).samples(project(volume, rotations))
