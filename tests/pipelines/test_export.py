@@ -111,6 +111,19 @@ def test_integers_take_a_quarter_of_the_room_and_only_standard_operators(tmp_pat
     assert not any(node.metadata_props or node.doc_string for node in file.graph.node)
 
 
+def test_convolutions_of_single_channels_are_as_wide_as_onnxruntime_is_fast(tmp_path: Path) -> None:
+    examples = images(8, 8)
+    classifier = model("mobilenetv2", examples, group="d4", width=1.0)
+    for format in ("onnx", "onnx-int8"):
+        export(classifier, examples, format, tmp_path / f"{format}.onnx")
+    widths = []
+    for file in (onnx.load(tmp_path / f"{format}.onnx") for format in ("onnx", "onnx-int8")):
+        groups = [{a.name: a.i for a in node.attribute}["group"] for node in file.graph.node if node.op_type == "Conv"]
+        widths.append([count for count in groups if count > 1])
+    # 200 channels between two convolutions; those of filters against aliasing feed more than one.
+    assert [(plain, wide) for plain, wide in zip(*widths, strict=True) if plain != wide] == [(200, 208)]
+
+
 @pytest.mark.parametrize(("kind", "channels", "dimensions"), [("c4", 1, 3), ("so2", 3, 2)])
 def test_what_has_no_integer_form_stays_as_it_is(tmp_path: Path, kind: str, channels: int, dimensions: int) -> None:
     examples, path = images(16, 8, channels, dimensions), tmp_path / "model.onnx"
