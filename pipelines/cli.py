@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib import metadata
 from typing import Any, get_type_hints
 
 import tyro
@@ -89,6 +90,9 @@ COMMANDS: dict[str, type[Command]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        print(f"parteq {metadata.version('parteq')}")
+        return 0
     try:
         name = _command_name(words)
         if name not in COMMANDS:
@@ -158,7 +162,7 @@ def _overview(name: str, words: Sequence[str]) -> int:
     print(
         "Networks as equivariant as their data are, no more and no less.\n",
         *(f"  parteq {key:<{width}}  {_summary(command)}" for key, command in shown.items()),
-        "\nparteq COMMAND --help tells the options of a command. To begin:\n\n  parteq demo",
+        "\nparteq COMMAND --help tells its options, parteq --version the version. To begin:\n\n  parteq demo",
         sep="\n",
         file=sys.stdout if asked and not wrong else sys.stderr,
     )

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -70,6 +71,10 @@ def test_no_command(parteq, words):
     status, printed, complaint = parteq(*words)
     assert (status, printed) == (2, "")
     assert "parteq histo train" in complaint
+
+
+def test_version(parteq):
+    assert parteq("--version")[:2] == (0, f"parteq {metadata.version('parteq')}\n")
 
 
 def test_no_words_or_help_lists_the_commands(parteq):
