@@ -20,6 +20,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from parteq.core.groups import Element, FloatArray, SymmetryGroup, space_group
 
@@ -28,6 +29,7 @@ __all__ = [
     "Quadrature",
     "Subgroup",
     "axial_subgroup",
+    "carried",
     "dihedral_subgroup",
     "element_with_matrix",
     "kind_of",
@@ -92,14 +94,18 @@ def subgroups(group: SymmetryGroup) -> list[Subgroup]:
     return [*([whole] if whole.size > identity.size else []), *between, identity]
 
 
-def axial_subgroup(group: SymmetryGroup, axis: Sequence[float] | FloatArray, kind: str = "so2") -> Subgroup:
+def axial_subgroup(
+    group: SymmetryGroup, axis: Sequence[float] | FloatArray, kind: str = "so2", turn: float = 0.0
+) -> Subgroup:
     """Return the copy of an axial group of space whose axis points along ``axis``.
 
     Args:
         group: a group of space without a distinguished axis: SO(3), O(3), octahedral, icosahedral.
         axis: three numbers, not all zero.
         kind: the name of a group about z, as :func:`~parteq.core.groups.space_group` takes it: ``so2``, ``o2``,
-            ``cone``, ``cN``, ``dN``. It is carried over by the smallest rotation that takes z to the axis.
+            ``cone``, ``cN``, ``dN``. It is turned about z, then carried over by the smallest rotation that takes z to
+            the axis.
+        turn: in degrees, for its half turns or mirror planes.
 
     Raises:
         ValueError: ``axis`` has no direction, ``kind`` is no axial group, or ``group`` does not contain the subgroup.
@@ -107,20 +113,42 @@ def axial_subgroup(group: SymmetryGroup, axis: Sequence[float] | FloatArray, kin
     model = space_group(kind)
     if not model.about_axis or group.about_axis or group.dimension != 3:
         raise ValueError(f"{model} about an axis is no kind of subgroup of {group}")
+    if model.continuous and not group.continuous:
+        raise ValueError(f"{group} is finite and holds no {model.name}")
+    direction = _direction(axis)
+    about_z = Rotation.from_euler("z", turn, degrees=True).as_matrix()
+
+    def quadrature(band: int) -> Quadrature:
+        elements, weights = model.quadrature(band)
+        return [carried(group, direction, about_z @ model.matrix(h) @ about_z.T) for h in elements], weights
+
+    quadrature(0)  # so that a missing element is reported here
+    return Subgroup(model.name, model.size, quadrature, f"about {_axis_name(direction)}")
+
+
+def carried(group: SymmetryGroup, axis: Sequence[float] | FloatArray, matrix: FloatArray) -> Element:
+    """Return the element that does about ``axis`` what a matrix does about z.
+
+    It is carried over by the smallest rotation that takes z to the axis.
+
+    Raises:
+        ValueError: ``axis`` has no direction, or ``group`` does not contain the element.
+    """
+    carry = _turn_z_to(_direction(axis))
+    return element_with_matrix(group, carry @ matrix @ carry.T)
+
+
+def _direction(axis: Sequence[float] | FloatArray) -> FloatArray:
+    """Return a unit vector along an axis.
+
+    Raises:
+        ValueError: there is none.
+    """
     direction = np.asarray(axis, dtype=float)
     length = float(np.linalg.norm(direction)) if direction.shape == (3,) else 0.0
     if not np.isfinite(length) or length == 0.0:
         raise ValueError(f"an axis is three numbers, not all zero; got {axis}")
-    carry = _turn_z_to(direction / length)
-
-    def quadrature(band: int) -> Quadrature:
-        elements, weights = model.quadrature(band)
-        return [element_with_matrix(group, carry @ model.matrix(h) @ carry.T) for h in elements], weights
-
-    if model.continuous and not group.continuous:
-        raise ValueError(f"{group} is finite and holds no {model.name}")
-    quadrature(0)  # so that a missing element is reported here
-    return Subgroup(model.name, model.size, quadrature, f"about {_axis_name(direction / length)}")
+    return direction / length
 
 
 def _about_axis(group: SymmetryGroup) -> list[Subgroup]:

@@ -184,13 +184,24 @@ def test_mirrors_are_found_at_any_angle(name: str, order: int, degree: float) ->
     assert measure_layer(layer).nearest_subgroup == subgroup.name
 
 
-@pytest.mark.parametrize("kind", ["c2", "c3", "c4"])
-def test_turns_are_found_about_any_axis(kind: str) -> None:
-    group = space_group("so3")
+@pytest.mark.parametrize("kind", ["c2", "c3", "c4", "d3", "d4"])
+@pytest.mark.parametrize("name", ["so3", "o3"])
+def test_turns_are_found_about_any_axis(name: str, kind: str) -> None:
+    group = space_group(name)
     type_ = FieldType(direct_sum(group, dict.fromkeys(group.irreps(2), 1)), 1)
-    density = FixedDensity(group, 6, axial_subgroup(group, (2, -1, 2), kind).quadrature(6))
+    density = FixedDensity(group, 6, axial_subgroup(group, (2, -1, 2), kind, turn=20.0).quadrature(6))
     found = measure_layer(PartialLinear(type_, type_, density)).nearest_subgroup
     assert found == f"{kind.upper()} about (0.67, -0.33, 0.67)"
+
+
+def test_half_turns_about_three_axes_are_found() -> None:
+    group = space_group("so3")
+    type_ = FieldType(direct_sum(group, dict.fromkeys(group.irreps(2), 1)), 1)
+    density = FixedDensity(group, 6, axial_subgroup(group, (2, -1, 2), "d2", turn=20.0).quadrature(6))
+    layer = PartialLinear(type_, type_, density)
+    found = measure_layer(layer)
+    assert found.nearest_subgroup.startswith("D2 about")  # one of the three
+    assert found.broken_under[found.nearest_subgroup] < 1e-6
 
 
 @pytest.mark.parametrize("name", ["T (", "D4 about z", "D2 ("])
