@@ -117,8 +117,11 @@ def _fill_lanes(model: onnx_ir.Model) -> None:
         extra = -_groups(node) % _LANES
         if _groups(node) == 1 or not extra:
             continue
+        weight: Any = node.inputs[1]
         before, after = _convolution_before(node), _convolution_after(node)
-        if before is None or after is None or _groups(before) != 1 or _groups(after) != 1:
+        if tuple(weight.shape[:2]) != (_groups(node), 1) or before is None or after is None:
+            continue
+        if _groups(before) != 1 or _groups(after) != 1:
             continue
         grown: list[tuple[Any, int]] = [(value, 0) for conv in (before, node) for value in conv.inputs[1:]]
         grown.append((after.inputs[1], 1))
