@@ -32,7 +32,7 @@ from parteq.core.density import LearnedDensity
 from parteq.core.measure import partial_layers
 from parteq.core.norm import FieldBatchNorm
 
-__all__ = ["Chain", "degree_penalty", "full_symmetry"]
+__all__ = ["Chain", "degree_penalty", "full_symmetry", "learning_densities"]
 
 
 class Chain:
@@ -95,6 +95,11 @@ def degree_penalty(
     return departure.to(device) * (price / samples)
 
 
+def learning_densities(model: nn.Module) -> list[LearnedDensity]:
+    """Return a model's learned densities that are not frozen, each once, in the order of its layers."""
+    return [d for d in Chain.of(model).densities if any(p.requires_grad for p in d.parameters())]
+
+
 @contextmanager
 def full_symmetry(model: nn.Module) -> Iterator[None]:
     """Hold the densities that a model is learning uniform, whatever they are; they get no gradient meanwhile.
@@ -102,7 +107,7 @@ def full_symmetry(model: nn.Module) -> Iterator[None]:
     What layers give has other statistics then than in the network as it is evaluated, so norms go by those of the batch
     but do not remember them.
     """
-    learning = [d for d in Chain.of(model).densities if any(p.requires_grad for p in d.parameters())]
+    learning = learning_densities(model)
     norms = [module for module in model.modules() if learning and isinstance(module, FieldBatchNorm)]
     momenta = [norm.momentum for norm in norms]
     # New tensors: the old ones may be waiting in a graph for its backward pass.

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
-from parteq.core.chain import full_symmetry
+from parteq.core.chain import full_symmetry, learning_densities
 from parteq.core.distributed import is_main, rank, total, world_size
 
 __all__ = [
@@ -68,6 +68,8 @@ class Settings:
         learning_rate: the highest reached.
         weight_decay: on weights, not on densities, biases and the parameters of norms.
         density_learning_rate: factor on the learning rate of densities (parameters with ``is_density = True``).
+        density_threshold: what is below so many steps of a density is set to 0 after every step, see
+            `parteq.core.density.LearnedDensity.settle`; for densities that learn fast, whose steps are large.
         symmetric_steps: share of the steps, drawn at random, in which learned densities are held uniform, so that they
             break only what the weights cannot do without (see `parteq.core.chain`).
         warmup: share of the steps in which the learning rate rises.
@@ -82,6 +84,7 @@ class Settings:
     learning_rate: float = 3e-3
     weight_decay: float = 0.5
     density_learning_rate: float = 3.0
+    density_threshold: float = 0.0
     symmetric_steps: float = 0.25
     warmup: float = 0.1
     gradient_clip: float = 1.0
@@ -98,7 +101,8 @@ class Settings:
         for name, least in (("epochs", 0), ("batch_size", 2), ("workers", 0), ("seed", 0)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "density_learning_rate", "warmup", "gradient_clip"):
+        rates = ("learning_rate", "density_learning_rate")
+        for name in (*rates, "density_threshold", "weight_decay", "warmup", "gradient_clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, it is {getattr(self, name)}")
         if not 0 <= self.symmetric_steps < 1:
@@ -154,6 +158,8 @@ def fit(
         optimiser.load_state_dict(state["optimiser"])
         first = int(state["epoch"])
     parallel = DistributedDataParallel(model) if world_size() > 1 else model
+    factors = {parameter: group["factor"] for group in optimiser.param_groups for parameter in group["params"]}
+    settling = learning_densities(model) if settings.density_threshold else []
 
     steps_an_epoch = len(_order(_length(data), settings, epoch=0))
     records: list[dict[str, float]] = []
@@ -181,6 +187,8 @@ def fit(
                 (fitting * share + extra).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
                 optimiser.step()
+                for density in settling:
+                    density.settle(settings.density_threshold * rate * factors[next(density.parameters())])
                 sums += torch.stack([fitting.detach() * share, extra.detach()])
                 bar.update()
             mean_loss, mean_penalty = (total(sums) / (steps_an_epoch * world_size())).tolist()

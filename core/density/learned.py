@@ -169,6 +169,26 @@ class LearnedDensity(Density):
             blocks = zip(self.layout.split(mean.to(parameter)), self.layout.split(parameter), strict=True)
             parameter.copy_(torch.cat([(projection @ block).reshape(-1) for projection, block in blocks]))
 
+    @torch.no_grad()
+    def settle(self, reach: float) -> None:
+        """Set to 0 what one step of training could have made: singular values of parameters' blocks below ``reach`` √d.
+
+        An optimiser like Adam moves all entries of a d × d block by about the learning rate, which is √d to 2 √d of it
+        in singular values. What noise makes in one step the next undoes, but meanwhile the weights see a λ that shakes.
+        With this, steps must agree to break a direction; as long as they do not, it is held exactly symmetric. It is
+        hard thresholding of singular values, as in Jain, Meka and Dhillon (NIPS 2010).
+
+        Args:
+            reach: in units of the parameters; a part of the learning rate up to about 1. 0 leaves all as it is.
+        """
+        for parameter in self.parameters():
+            settled = []
+            for block in self.layout.split(parameter):
+                left, values, right = torch.linalg.svd(block)
+                values = torch.where(values < reach * math.sqrt(len(block)), 0.0, values)
+                settled.append(((left * values) @ right).reshape(-1))
+            parameter.copy_(torch.cat(settled))
+
     def sample(self, count: int, generator: torch.Generator | None = None) -> list[Element]:
         """Draw ``count`` elements from the quadrature with the weights λ gives them."""
         index = torch.multinomial(self.mass().detach(), count, replacement=True, generator=generator)

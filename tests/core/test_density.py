@@ -258,3 +258,20 @@ def test_state_holds_only_what_is_learned() -> None:
     assert list(make_density(group, "softmax", 2).state_dict()) == ["logits"]
     assert list(make_density(group, "squared", 2).state_dict()) == ["amplitudes"]
     assert not make_density(group, "full", 2).state_dict()
+
+
+@LEARNED
+def test_small_singular_values_settle_at_uniform_and_large_ones_stay(degree):
+    group = space_group("so3")
+    density = _random(group, degree, 4 if degree == "squared" else 2).requires_grad_(False)
+    blocks = density.layout.split(next(density.parameters()).clone())
+    density.settle(0.0)
+    for block, kept in zip(blocks, density.layout.split(next(density.parameters())), strict=True):
+        torch.testing.assert_close(kept, block)
+    reach = float(torch.linalg.svdvals(blocks[1])[:2].mean()) / 3**0.5
+    density.settle(reach)
+    left, values, right = torch.linalg.svd(blocks[1])
+    largest = values[0] * torch.outer(left[:, 0], right[0])
+    torch.testing.assert_close(density.layout.split(next(density.parameters()))[1], largest)
+    density.settle(100.0)
+    torch.testing.assert_close(density(), density.uniform)

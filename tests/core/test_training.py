@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, TensorDataset
 
 from parteq.core import training
+from parteq.core.chain import degree_penalty
 from parteq.core.density import make_density
-from parteq.core.fields import FieldType, regular
+from parteq.core.fields import FieldType, regular, trivial
 from parteq.core.groups import plane_group
 from parteq.core.layers import PartialConv2d, PartialLinear
 from parteq.core.training import Settings, at_a_time, fit, make_optimiser, read_batches, uniform
@@ -297,6 +299,27 @@ def test_densities_are_held_uniform_in_a_share_of_the_steps():
     assert not model.density.held_uniform
 
 
+@pytest.mark.parametrize("breaking", [False, True])
+def test_a_threshold_keeps_exactly_what_the_data_have_and_nothing_else(breaking):
+    group = plane_group("c4")
+    torch.manual_seed(0)
+    types = FieldType(regular(group), 1), FieldType(trivial(group), 2)
+    model = PartialLinear(*types, make_density(group, "learned", 0))
+    some = torch.randn(128, 4)
+    samples = torch.cat([some.roll(turn, dims=1) for turn in range(4)])  # with no symmetry broken by chance
+    data = TensorDataset(samples, ((samples[:, 0] if breaking else samples.sum(1)) > 0).long())
+    penalty = partial(degree_penalty, samples=512, price=1.0)
+
+    def departure(threshold: float) -> float:
+        settings = Settings(batch_size=16, epochs=20, density_learning_rate=20.0, density_threshold=threshold)
+        trained = copy.deepcopy(model)
+        fit(trained, loss, data, settings, penalty=penalty, progress=False)
+        return float(trained.density.divergence_from_uniform().detach())
+
+    free, held = departure(0.0), departure(0.5)
+    assert (held > 0.95 * free) if breaking else (free > 1e-6 and held == 0)
+
+
 def test_no_batch_is_of_one_sample():
     sizes = []
 
@@ -322,6 +345,7 @@ def test_no_data_is_an_error():
         {"learning_rate": -1.0},
         {"weight_decay": math.nan},
         {"symmetric_steps": 1.0},
+        {"density_threshold": -1.0},
         {"seed": -2},
     ],
 )
