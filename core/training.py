@@ -69,7 +69,7 @@ class Settings:
         weight_decay: on weights, not on densities, biases and the parameters of norms.
         density_learning_rate: factor on the learning rate of densities (parameters with ``is_density = True``).
         density_threshold: what is below so many steps of a density is set to 0 after every step, see
-            `parteq.core.density.LearnedDensity.settle`; for densities that learn fast, whose steps are large.
+            `parteq.core.density.LearnedDensity.settle`; for a density that many layers share and that learns fast.
         symmetric_steps: share of the steps, drawn at random, in which learned densities are held uniform, so that they
             break only what the weights cannot do without (see `parteq.core.chain`).
         warmup: share of the steps in which the learning rate rises.

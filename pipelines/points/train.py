@@ -33,10 +33,8 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 }
 # A density has few numbers to learn, and few shapes give few steps. That of a property goes slower: targets are fitted
 # from the first step on, and a fast density would break what the weights have not had the time to learn.
-_DENSITIES: dict[str, dict[str, Any]] = {
-    "classify": {"density_learning_rate": 60.0, "density_threshold": 0.75},
-    "regress": {"density_learning_rate": 3.0},
-}
+_DENSITY_LEARNING_RATES = {"classify": 60.0, "regress": 3.0}
+_DENSITY_THRESHOLD = 0.75  # one density for all layers shakes all of them
 _LARGEST_WIDTH = 16
 _LARGEST_BATCH, _MANY = 48, 10_000
 
@@ -92,7 +90,10 @@ class Train(Clouds, TrainingCommand):
         settings = super().settings()
         # Few clouds are not to mean few steps.
         batch_size = settings.batch_size or min(max(clouds // 25, 8), _LARGEST_BATCH)
-        return dataclasses.replace(settings, batch_size=batch_size, **_DENSITIES[self.task])
+        rate = _DENSITY_LEARNING_RATES[self.task]
+        return dataclasses.replace(
+            settings, batch_size=batch_size, density_learning_rate=rate, density_threshold=_DENSITY_THRESHOLD
+        )
 
     def _axis(self) -> list[float] | None:
         """The direction asked for; None to learn it."""
