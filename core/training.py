@@ -101,8 +101,14 @@ class Settings:
         for name, least in (("epochs", 0), ("batch_size", 2), ("workers", 0), ("seed", 0)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        rates = ("learning_rate", "density_learning_rate")
-        for name in (*rates, "density_threshold", "weight_decay", "warmup", "gradient_clip"):
+        for name in (
+            "learning_rate",
+            "weight_decay",
+            "density_learning_rate",
+            "density_threshold",
+            "warmup",
+            "gradient_clip",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, it is {getattr(self, name)}")
         if not 0 <= self.symmetric_steps < 1:

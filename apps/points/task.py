@@ -28,6 +28,7 @@ from parteq.datasets.points.targets import Target, find_target
 from parteq.datasets.splits import check_apart, check_no_leakage
 
 __all__ = [
+    "DENSITY_THRESHOLD",
     "answers",
     "augmentation",
     "evaluate",
@@ -46,6 +47,8 @@ __all__ = [
 _VALIDATION_SHARE = 0.2
 _LENGTH_CLOUDS = 1000
 _PRICE, _CLEAR = 5.0, 0.05
+DENSITY_THRESHOLD = 0.75
+"""Of `Settings`: one density serves all layers and learns fast, so what a step makes of it by chance shakes all."""
 _SPARE = 4  # times the points that evaluation takes of a cloud
 
 

@@ -34,7 +34,6 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 # A density has few numbers to learn, and few shapes give few steps. That of a property goes slower: targets are fitted
 # from the first step on, and a fast density would break what the weights have not had the time to learn.
 _DENSITY_LEARNING_RATES = {"classify": 60.0, "regress": 3.0}
-_DENSITY_THRESHOLD = 0.75  # one density for all layers shakes all of them
 _LARGEST_WIDTH = 16
 _LARGEST_BATCH, _MANY = 48, 10_000
 
@@ -81,6 +80,8 @@ class Train(Clouds, TrainingCommand):
 
     def settings(self, clouds: int = _MANY) -> Settings:
         """The settings of the training loop, for so many clouds; numbers that cannot be meant are refused."""
+        from parteq.apps.points.task import DENSITY_THRESHOLD
+
         for name, least, most in (("points", 2, MOST_POINTS), ("layers", 0, 16), ("width", 0.05, _LARGEST_WIDTH)):
             if (value := getattr(self, name)) is not None and not least <= value <= most:
                 raise DataError(f"--{name} {value}", f"must lie between {least} and {most}")
@@ -92,7 +93,7 @@ class Train(Clouds, TrainingCommand):
         batch_size = settings.batch_size or min(max(clouds // 25, 8), _LARGEST_BATCH)
         rate = _DENSITY_LEARNING_RATES[self.task]
         return dataclasses.replace(
-            settings, batch_size=batch_size, density_learning_rate=rate, density_threshold=_DENSITY_THRESHOLD
+            settings, batch_size=batch_size, density_learning_rate=rate, density_threshold=DENSITY_THRESHOLD
         )
 
     def _axis(self) -> list[float] | None:

@@ -310,13 +310,13 @@ def test_a_threshold_keeps_exactly_what_the_data_have_and_nothing_else(breaking)
     data = TensorDataset(samples, ((samples[:, 0] if breaking else samples.sum(1)) > 0).long())
     penalty = partial(degree_penalty, samples=512, price=1.0)
 
-    def departure(threshold: float) -> float:
+    def divergence(threshold: float) -> float:
         settings = Settings(batch_size=16, epochs=20, density_learning_rate=20.0, density_threshold=threshold)
         trained = copy.deepcopy(model)
         fit(trained, loss, data, settings, penalty=penalty, progress=False)
         return float(trained.density.divergence_from_uniform().detach())
 
-    free, held = departure(0.0), departure(0.5)
+    free, held = divergence(0.0), divergence(0.5)
     assert (held > 0.95 * free) if breaking else (free > 1e-6 and held == 0)
 
 
