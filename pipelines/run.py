@@ -169,6 +169,12 @@ class Run:
             if old != about["best_epoch"]:
                 shutil.rmtree(self._folder(old))
 
+    def prefer_last(self) -> None:
+        """Makes the last checkpoint the best, whatever its score: for where scores do not tell."""
+        last = Checkpoint(self._folder(self.epochs()[-1]))
+        about = last.about()
+        write_json(last.description, about | {"best_epoch": about["epoch"]})
+
     def _check_without_checkpoint(self) -> None:
         if self.epochs():
             raise DataError(self.path, "holds a run already: add --resume to go on with it, or choose another folder")

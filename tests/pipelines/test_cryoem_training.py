@@ -299,6 +299,24 @@ def test_a_doubtful_run_is_begun_again(parteq, simulated, tmp_path, monkeypatch,
     assert np.corrcoef(written.ravel(), looked_at[-1].numpy().ravel())[0, 1] == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("better", [False, True])
+def test_weights_are_of_the_attempt_that_is_kept(parteq, simulated, tmp_path, monkeypatch, better):
+    """Were its loss higher or lower than that of the attempt before."""
+    similarities = iter([0.99, 0.0])
+    monkeypatch.setattr("parteq.apps.cryoem.halves.search_agreement", lambda *_: 1.0)
+    monkeypatch.setattr("parteq.apps.cryoem.diagnosis.self_similarity", lambda *_: (next(similarities), 180.0))
+    save = Run.save
+    monkeypatch.setattr(
+        Run, "save", lambda run, *args, score: save(run, *args, score=args[0]["epoch"] * (1 if better else -1))
+    )
+    run = tmp_path / "run"
+    words = ["--particles", simulated / "particles.star", "--out", run, "--epochs", 1, "--restarts", 3]
+    assert parteq("cryoem", "train", *words, *SMALL)[0] == 0
+    assert len(Run.open(run).history()) == 2
+    assert Run.open(run).checkpoint().about()["epoch"] == 2
+    assert next(similarities, None) is None
+
+
 def test_equivariance_is_measured(parteq, supervised, tmp_path):
     found = tmp_path / "found.json"
     assert parteq("cryoem", "check-equivariance", "--run", supervised, "--json", found, "--quiet")[0] == 0

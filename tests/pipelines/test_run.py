@@ -65,6 +65,8 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     assert run.epochs() == [2, 4, 5]
     assert run.checkpoint("last").about()["epoch"] == 5
     assert run.checkpoint("best").about()["epoch"] == 2
+    run.prefer_last()
+    assert run.checkpoint("best").about()["epoch"] == 5
 
 
 def test_a_run_without_checkpoint(tmp_path):
