@@ -76,7 +76,7 @@ class LayerDegree:
     ``density`` is λ against uniform (1 everywhere where the symmetry is full) at turns by ``angles_deg``, turned to
     peak at the identity; ``density_flipped`` is λ at the flip followed by those turns, empty where the group has no
     flips. Groups of space without an axis leave the lists empty; on SO(3) and O(3) ``density_over_tilt`` is the mean of
-    λ at tilts of the axis by ``tilt_deg`` from where it is largest, see :mod:`parteq.core.tilts`.
+    λ at tilts of the axis by ``tilt_deg``, see :mod:`parteq.core.tilts`.
     ``equivariance_error`` is the measured error at the same turns (and flips), ``broken_under`` the broken energy under
     each named subgroup, the whole group first. In space, ``singular_values`` are those of M = ∫λ(h) R(h) dh: 0, 0, 0
     for full SO(3), 1, 0, 0 for turns about an axis, 1, 1, 1 for none; ``axis`` is that of the group, or the measured

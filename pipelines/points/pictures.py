@@ -32,7 +32,8 @@ def densities_against_tilt(model: nn.Module, layers: Sequence[LayerDegree]) -> F
         figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         ball = figure.add_subplot(1, 2, 1, projection="mollweide")
         values = tilt_map(density, axis, _LONGITUDES, _LATITUDES)
-        colours = ball.pcolormesh(_LONGITUDES, _LATITUDES, values, shading="gouraud", vmin=0.0, rasterized=True)
+        lowest = min(0.0, values.min())
+        colours = ball.pcolormesh(_LONGITUDES, _LATITUDES, values, shading="gouraud", vmin=lowest, rasterized=True)
         figure.colorbar(
             colours, ax=ball, location="bottom", pad=0.03, label="λ against uniform, on the sphere of tilts", shrink=0.8
         )
@@ -43,7 +44,7 @@ def densities_against_tilt(model: nn.Module, layers: Sequence[LayerDegree]) -> F
         for number, (tilts, means) in enumerate(curves):
             axes.plot(tilts, means, label="λ" if len(curves) == 1 else f"λ {number + 1}")
         axes.set(xlabel="tilt (degrees)", ylabel="λ against uniform", xticks=range(0, 181, 30))
-        axes.set_ylim(0, None)
+        axes.set_ylim(lowest, None)
         axes.grid(True)
         axes.legend(loc="upper right")
     return figure
@@ -55,8 +56,8 @@ def tilts_picture(model: nn.Module, layers: Sequence[LayerDegree], name: str = "
         return None
     caption = (
         "λ by where turns take the axis that was measured, averaged over turns about it, on the sphere (z on top), and "
-        "against the tilt. It is turned to peak at the axis, +. 1 everywhere means that the symmetry is full; the "
-        "higher the peak, the less is a tilted cloud taken for the same."
+        "against the tilt. The axis is at +. 1 everywhere means that the symmetry is full; the higher the peak, the "
+        "less is a tilted cloud taken for the same."
     )
     return Picture(name, png(densities_against_tilt(model, layers)), caption)
 

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from parteq.apps.points.export import Standalone
 from parteq.apps.points.models import PointNetwork, create_model, nearest
 from parteq.core.chain import Chain
+from parteq.core.density import Density
 from parteq.core.groups import space_group
 from parteq.core.measure import measure_degree, partial_layers
 from parteq.core.subgroups import element_with_matrix
@@ -94,7 +95,7 @@ def test_one_density_serves_all_layers_and_starts_uniform() -> None:
     axis = torch.linalg.svd(densities[0].mean_matrix().detach())[0][:, 0].double().numpy()
     profile = tilt_profile(densities[0], axis, np.array([0.0, 90.0, 180.0]))
     assert profile[0] > 1.2 > 1.05 > profile[1] > profile[2]
-    # The same by the integral over turns about the axis, and on the sphere, where it is turned to peak at the axis.
+    # The same on the sphere, where it peaks at the axis.
     measured = measure_degree(model)
     assert measured[0].tilt_deg[18] == 90
     assert all(layer.density_over_tilt == measured[0].density_over_tilt for layer in measured)
@@ -108,23 +109,44 @@ def test_one_density_serves_all_layers_and_starts_uniform() -> None:
     assert measured[0].density_over_tilt[-1] == pytest.approx(opposite)
 
 
-def test_density_over_tilt_is_a_mean_over_turns_about_the_axis() -> None:
-    for degree, expected in (("full", 1.0), ("learned", None)):
-        model = create_model(**SMALL | {"layers": 0, "degree": degree})
-        density = next(iter(partial_layers(model).values())).density
-        if expected is None:
-            with torch.no_grad():
-                density.logits.copy_(
-                    0.2 * torch.randn(density.logits.shape, generator=torch.Generator().manual_seed(0))
-                )
-        axis, direction = np.array([0.6, 0.0, 0.8]), np.array([0.0, 1.0, 0.0])
-        (mean,) = tilt_means(density, axis, direction[None])
-        takes = Rotation.from_rotvec(np.pi / 2 * np.cross(direction, axis))
-        turns = Rotation.from_rotvec(np.linspace(0.1, 0.1 + 2 * np.pi, 8, endpoint=False)[:, None] * axis) * takes
-        elements = [element_with_matrix(density.group, turn) for turn in turns.as_matrix()]
-        # Eight turns integrate frequencies up to 7, and what is left of them hardly depends on the first.
-        assert mean == pytest.approx(float(density.density_at(elements).detach().mean()), rel=2e-2)
-        assert expected is None or mean == pytest.approx(expected)
+@torch.no_grad()
+def _some_density(degree: str = "learned") -> Density:
+    density = next(iter(partial_layers(create_model(**SMALL | {"layers": 0, "degree": degree})).values())).density
+    for parameter in density.parameters():
+        parameter.copy_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    return density
+
+
+@pytest.mark.parametrize("degree", ["full", "learned"])
+@torch.no_grad()
+def test_density_over_tilt_is_the_mean_of_the_aligned_density_over_turns_about_the_axis(degree: str) -> None:
+    density = _some_density(degree)
+    axis, direction = np.array([0.6, 0.0, 0.8]), np.array([0.0, 1.0, 0.0])
+    (mean,) = tilt_means(density, axis, direction[None])
+    takes = Rotation.from_rotvec(np.pi / 2 * np.cross(direction, axis))
+    turns = Rotation.from_rotvec(np.linspace(0.1, 0.1 + 2 * np.pi, 8, endpoint=False)[:, None] * axis) * takes
+    elements = [element_with_matrix(density.group, turn) for turn in turns.as_matrix()]
+    expected = 0.0
+    for irrep, block in zip(density.group.irreps(density.band), density.coefficients(), strict=True):
+        squares, vectors = np.linalg.eigh((block @ block.mT).double().numpy())
+        aligned = vectors * np.sqrt(squares.clip(0)) @ vectors.T
+        expected += irrep.size * np.mean([np.sum(aligned * irrep(element)) for element in elements])
+    assert mean == pytest.approx(expected, abs=1e-6)
+    assert degree == "learned" or mean == pytest.approx(1.0)
+
+
+@torch.no_grad()
+def test_density_over_tilt_does_not_tell_what_the_weights_absorb() -> None:
+    density, axis, tilts = _some_density(), np.array([0.6, 0.0, 0.8]), np.linspace(0, 180, 7)
+    profile = tilt_profile(density, axis, tilts)
+    turn = element_with_matrix(density.group, Rotation.from_rotvec([0.3, -1.0, 2.0]).as_matrix())
+    irreps = density.group.irreps(density.band)
+    blocks = zip(irreps, density.layout.split(density.logits), strict=True)
+    density.logits.copy_(
+        torch.cat([(block @ torch.from_numpy(irrep(turn)).float()).flatten() for irrep, block in blocks])
+    )
+    np.testing.assert_allclose(tilt_profile(density, axis, tilts), profile, atol=1e-5)
+    assert profile.max() - profile.min() > 0.1
 
 
 @pytest.mark.parametrize("kernel", ["analytic", "implicit"])
