@@ -92,10 +92,11 @@ class DualPenalty:
 def held_out_loss(model: nn.Module, batch: tuple[Tensor, ...], images: Tensor, labels: Tensor) -> Tensor:
     """Return the loss of a batch, of which densities feel nothing, and one of held-out images, felt by them alone."""
     parameters = list(model.parameters())
+    of_densities = {p for density in Chain.of(model).densities for p in density.parameters()}
 
     def felt(densities: bool) -> None:
         for parameter in parameters:
-            parameter.requires_grad_(getattr(parameter, "is_density", False) == densities)
+            parameter.requires_grad_((parameter in of_densities) == densities)
 
     felt(densities=False)
     fitting = task.loss(model, batch)

@@ -38,7 +38,7 @@ from parteq.apps.histo.models import create_model
 from parteq.apps.histo.turning import accuracy_against_turn, holding_turn
 from parteq.core.chain import degree_penalty
 from parteq.core.measure import measure_degree, nearest_subgroup
-from parteq.core.pruning import ENOUGH, prune_breaking
+from parteq.core.pruning import ENOUGH, pruning
 from parteq.core.training import Settings, fit
 from parteq.datasets.digits import sklearn_digits
 from parteq.datasets.npz import read_npz
@@ -114,10 +114,22 @@ def train(
     model.set_normalization([float(images.mean())], [float(images.std())])
     settings = Settings(seed=seed, epochs=options.epochs, **options.settings)
     penalty = partial(degree_penalty, samples=len(images), **options.penalty)
-    fit(model, task.loss, TensorDataset(images, labels), settings, penalty=penalty, progress=False)
-    model.eval()
-    prune_breaking(model, lambda: cross_entropy(outputs(model, validation[0]), validation[1], reduction="none"))
-    return model
+    prune = pruning(model, lambda: losses(model, *validation), settings)
+    fit(
+        model,
+        task.loss,
+        TensorDataset(images, labels),
+        settings,
+        penalty=penalty,
+        after_epoch=prune,
+        progress=False,
+    )
+    return model.eval()
+
+
+def losses(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of each image, in evaluation mode."""
+    return cross_entropy(outputs(model.eval(), images), labels, reduction="none")
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ All methods have the same epochs, batches and settings, those of ``parteq histo 
 
 - ``plain``: a network without symmetry, with as many weights as ``d4``; and with D4 augmentation;
 - ``plain wide``: as many multiply-accumulates as ``d4``, with D4 augmentation;
-- ``d4``: all of D4; ``learned``: a degree learned in each layer, in which D4 has as many channels.
+- ``d4``: all of D4; ``learned``: a degree learned in each layer, in which D4 has as many channels. What it breaks and
+  further images (a quarter as many as it learns from, where there are) do not need broken is undone, as in ``train``.
 
 ``--augment`` adds the augmentation named (``stain``, ``turn``, …; see ``parteq histo train --help``) to every method.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from parteq.apps.histo import task
@@ -29,6 +31,7 @@ from parteq.apps.histo.models import MODELS, create_model
 from parteq.apps.histo.twins import count_macs, count_parameters, plain_twin
 from parteq.core.chain import degree_penalty
 from parteq.core.measure import measure_degree, summarize_degree
+from parteq.core.pruning import ENOUGH, pruning
 from parteq.core.training import Settings, fit
 from parteq.datasets.images import ImageDataset, open_images
 from parteq.datasets.splits import check_no_leakage, grouped_split, stratified_subset
@@ -78,6 +81,7 @@ def run(
     config: dict[str, Any],
     seed: int,
     training: ImageDataset,
+    validation: ImageDataset | None,
     test: ImageDataset,
 ) -> Row:
     """Train and evaluate one network."""
@@ -86,11 +90,16 @@ def run(
     model = create_model(**config)
     model.set_normalization(*task.normalization(training))
     names = [*(["d4"] if "+ d4" in method else []), *([options.augment] if options.augment != "none" else [])]
+    settings = Settings(seed=seed, epochs=options.epochs)
+    prune = None
+    if method == "learned" and validation is not None:
+        prune = pruning(model, lambda: task.losses(model, validation, CPU), settings)
     fit(
         model,
         task.loss,
         task.samples(training),
-        Settings(seed=seed, epochs=options.epochs),
+        settings,
+        after_epoch=prune,
         penalty=partial(degree_penalty, samples=len(training)),
         augment=augmentation(",".join(names) or "none", config["group"], config["degree"]),
         progress=False,
@@ -101,6 +110,14 @@ def run(
     sizes = {"parameters": count_parameters(model), "macs": count_macs(model, training.spatial)}
     seconds = time.perf_counter() - start
     return Row(data, len(training), method, seed, summary=summary, seconds=seconds, **chosen, **sizes)
+
+
+def split(images: ImageDataset, count: int, seed: int) -> tuple[ImageDataset, ImageDataset | None]:
+    """Return so many images, each class its share, and the others if there are any."""
+    if count >= len(images):
+        return images, None
+    chosen = stratified_subset(images.labels, count, seed)
+    return images.subset(chosen), images.subset(np.setdiff1d(np.arange(len(images)), chosen))
 
 
 def table(rows: list[Row]) -> str:
@@ -142,10 +159,11 @@ def main() -> None:
             if len(test) > options.test:
                 test = test.subset(stratified_subset(test.labels, options.test, seed))
             for count in sorted({min(n or len(pool), len(pool)) for n in options.n}):
-                training = pool.subset(stratified_subset(pool.labels, count, seed)) if count < len(pool) else pool
+                training, others = split(pool, count, seed)
+                validation = others and split(others, min(count // 4, ENOUGH), seed)[0]
                 for method in options.methods:
                     if not rows.has(data=data, n=count, method=method, seed=seed):
-                        rows.add(run(options, data, method, models[method], seed, training, test))
+                        rows.add(run(options, data, method, models[method], seed, training, validation, test))
     print(table(rows))
 
 

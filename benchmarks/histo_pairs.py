@@ -34,7 +34,7 @@ from parteq.core.chain import degree_penalty
 from parteq.core.density import make_density
 from parteq.core.layers import PartialConv2d
 from parteq.core.measure import measure_degree, nearest_subgroup
-from parteq.core.pruning import prune_breaking
+from parteq.core.pruning import pruning
 from parteq.core.training import Settings, fit
 from parteq.datasets.npz import read_npz
 from parteq.datasets.pairs import make_pairs
@@ -93,9 +93,17 @@ def run(count: int, method: str, seed: int, epochs: int) -> Result:
     model.set_normalization(images.mean((0, 2, 3)).tolist(), images.std((0, 2, 3)).tolist())
     penalty = partial(degree_penalty, samples=count)
     settings = Settings(seed=seed, epochs=epochs)
-    fit(model, task.loss, TensorDataset(images, labels), settings, penalty=penalty, progress=False)
+    prune = pruning(model, lambda: losses(model, *validation), settings)
+    fit(
+        model,
+        task.loss,
+        TensorDataset(images, labels),
+        settings,
+        penalty=penalty,
+        after_epoch=prune,
+        progress=False,
+    )
     model.eval()
-    prune_breaking(model, lambda: cross_entropy(outputs(model, validation[0]), validation[1], reduction="none"))
     accuracy = float((outputs(model, test[0]).argmax(1) == test[1]).float().mean())
     result = Result(count, method, seed, accuracy, time.perf_counter() - start)
     if method == "learned":
@@ -105,6 +113,11 @@ def run(count: int, method: str, seed: int, epochs: int) -> Result:
         result.broken_energy = [degree.broken_energy for degree in degrees]
         result.last_density = degrees[-1].density + degrees[-1].density_flipped
     return result
+
+
+def losses(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of each image, in evaluation mode."""
+    return cross_entropy(outputs(model.eval(), images), labels, reduction="none")
 
 
 @torch.no_grad()

@@ -71,7 +71,12 @@ FORCES = {"plane": ("plane_stiffness", "stiffness k"), "gravity": ("gravity", "g
 NORMAL = (1 / 3, 2 / 3, 2 / 3)
 SPRINGS, TRAIN, TEST = 0.25, 1000, 1000
 SETTINGS = Settings(
-    epochs=25, batch_size=50, weight_decay=0.01, density_learning_rate=15.0, density_threshold=task.DENSITY_THRESHOLD
+    epochs=25,
+    batch_size=50,
+    weight_decay=0.01,
+    density_learning_rate=15.0,
+    density_threshold=task.DENSITY_THRESHOLD,
+    breaking=1.0,
 )
 
 

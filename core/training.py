@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
 from parteq.core.chain import full_symmetry, learning_densities
+from parteq.core.density import LearnedDensity
 from parteq.core.distributed import is_main, rank, total, world_size
 
 __all__ = [
@@ -67,9 +68,11 @@ class Settings:
             800 samples a 25th of them, but at least 8: few samples are not to mean few steps.
         learning_rate: the highest reached.
         weight_decay: on weights, not on densities, biases and the parameters of norms.
-        density_learning_rate: factor on the learning rate of densities (parameters with ``is_density = True``).
+        density_learning_rate: factor on the learning rate of learned densities.
         density_threshold: what is below so many steps of a density is set to 0 after every step, see
             `parteq.core.density.LearnedDensity.settle`; for a density that many layers share and that learns fast.
+        breaking: share of the epochs in which a density that is uniform may begin to break its symmetry; one that is
+            at the start of a later epoch stays as it is. For where `parteq.core.pruning` makes all of them so.
         symmetric_steps: share of the steps, drawn at random, in which learned densities are held uniform, so that they
             break only what the weights cannot do without (see `parteq.core.chain`).
         warmup: share of the steps in which the learning rate rises.
@@ -85,6 +88,7 @@ class Settings:
     weight_decay: float = 0.5
     density_learning_rate: float = 3.0
     density_threshold: float = 0.0
+    breaking: float = 1 / 3
     symmetric_steps: float = 0.25
     warmup: float = 0.1
     gradient_clip: float = 1.0
@@ -111,8 +115,15 @@ class Settings:
         ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, it is {getattr(self, name)}")
+        if not 0 <= self.breaking <= 1:
+            raise ValueError(f"breaking must lie between 0 and 1, it is {self.breaking}")
         if not 0 <= self.symmetric_steps < 1:
             raise ValueError(f"symmetric_steps must be at least 0 and below 1, it is {self.symmetric_steps}")
+
+    @property
+    def last_breaking_epoch(self) -> int:
+        """The last epoch, counted from 1, in which a density that is uniform may begin to break its symmetry."""
+        return math.ceil(self.breaking * self.epochs)
 
 
 def fit(
@@ -177,6 +188,7 @@ def fit(
             _train_mode(model)
             torch.manual_seed(_seed(settings.seed, epoch, 2 + rank()))
             symmetric = _symmetric_steps(steps_an_epoch, settings, epoch)
+            resting = _untouched(model) if epoch >= settings.last_breaking_epoch else []
             sums = torch.zeros(2, device=device)
             for step, (batch, keys, share) in enumerate(_batches(data, settings, epoch, device)):
                 rate = _rate(epoch * steps_an_epoch + step, steps, settings)
@@ -191,6 +203,8 @@ def fit(
                 optimiser.zero_grad(set_to_none=True)
                 # Processes average their gradients; `share` undoes unequal parts of a batch.
                 (fitting * share + extra).backward()
+                for parameter in resting:
+                    parameter.grad = None
                 nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
                 optimiser.step()
                 for density in settling:
@@ -240,7 +254,7 @@ def make_optimiser(
                 continue
             seen.add(parameter)
             bare = parameter.ndim < 2 or name == "bias" or "Norm" in type(module).__name__
-            kind = "density" if getattr(parameter, "is_density", False) else "bare" if bare else "decayed"
+            kind = "density" if isinstance(module, LearnedDensity) else "bare" if bare else "decayed"
             rate = (rates or {}).get(parameter, 1.0) * getattr(module, "weight_rate", 1.0)
             parts[kind].setdefault(rate, []).append(parameter)
     groups = []
@@ -316,6 +330,11 @@ def _train_mode(model: nn.Module) -> None:
         needs = [parameter.requires_grad for parameter in module.parameters()]
         if needs and not any(needs):
             module.eval()
+
+
+def _untouched(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of densities that are being learned and are uniform."""
+    return [p for density in learning_densities(model) if density.is_untouched for p in density.parameters()]
 
 
 def _rate(step: int, steps: int, settings: Settings) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from parteq.apps.histo.models import Classifier, create_model
+from parteq.core.chain import learning_densities
 from parteq.core.measure import partial_layers
 
 __all__ = ["freeze_backbone", "freeze_degree", "layer_rates", "released", "reorder_classes"]
@@ -43,9 +44,8 @@ def released(model: Classifier) -> Classifier:
 
 def freeze_degree(model: Classifier) -> None:
     """Leave the densities as they are."""
-    for parameter in model.parameters():
-        if getattr(parameter, "is_density", False):
-            parameter.requires_grad_(False)
+    for density in learning_densities(model):
+        density.requires_grad_(False)
 
 
 def freeze_backbone(model: Classifier) -> None:

@@ -157,6 +157,17 @@ class LearnedDensity(Density):
         identity = torch.cat([torch.eye(size).reshape(-1) for size in self.layout.sizes]).to(self.irrep_values)
         return torch.logsumexp(2 * log_density + self.weights.log(), dim=0) - self.log_density(identity[None])[0]
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether all parameters are 0, as at the start: λ is exactly uniform, but for what it inherits."""
+        return not any(bool(parameter.any()) for parameter in self.parameters())
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Set all parameters to 0, as at the start."""
+        for parameter in self.parameters():
+            parameter.zero_()
+
     @torch.no_grad()
     def keep(self, subgroup: Subgroup) -> None:
         """Make λ(k h) = λ(h) for all k of a subgroup, by the mean over it of log λ (of the root of λ, if ``squared``).
@@ -194,11 +205,6 @@ class LearnedDensity(Density):
         index = torch.multinomial(self.mass().detach(), count, replacement=True, generator=generator)
         return [self.element(i) for i in index.tolist()]
 
-    def _amplitudes(self, scale: Tensor) -> nn.Parameter:
-        parameter = nn.Parameter(torch.zeros_like(scale))
-        parameter.is_density = True  # type: ignore[attr-defined]  # optimisers give densities their own settings
-        return parameter
-
 
 class SoftmaxDensity(LearnedDensity):
     """λ = exp f / ∫ exp f with f band-limited; ``logits`` are the Fourier coefficients of f, 0 at the start (uniform).
@@ -223,7 +229,7 @@ class SoftmaxDensity(LearnedDensity):
         scale = torch.cat([torch.full((size**2,), float(size) ** 0.5) for size in self.layout.sizes])
         scale[0] = 0.0  # the constant is no freedom: normalisation removes it
         self.register_buffer("basis_scale", scale, persistent=False)
-        self.logits = self._amplitudes(scale)
+        self.logits = nn.Parameter(torch.zeros_like(scale))
 
     def log_density(self, irrep_values: Tensor) -> Tensor:
         """Return log λ at the points whose flattened irreps are given."""
@@ -259,7 +265,7 @@ class SquaredDensity(LearnedDensity):
             ]
         )
         self.register_buffer("basis_scale", scale, persistent=False)
-        self.amplitudes = self._amplitudes(scale)
+        self.amplitudes = nn.Parameter(torch.zeros_like(scale))
         # At a = 1 exactly the gradient of λ is 2a: non-zero, so learning starts without a kick.
 
     def log_density(self, irrep_values: Tensor) -> Tensor:

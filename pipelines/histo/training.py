@@ -101,7 +101,7 @@ class ClassifierTraining(Images, TrainingCommand):
         from parteq.apps.histo.calibration import fit_temperature
         from parteq.apps.histo.metrics import classification_metrics
         from parteq.core.distributed import is_main, joined, wait
-        from parteq.core.pruning import ENOUGH, prune_breaking
+        from parteq.core.pruning import ENOUGH, pruning
         from parteq.datasets.splits import evenly_spread
         from parteq.pipelines.provenance import describe
 
@@ -133,10 +133,10 @@ class ClassifierTraining(Images, TrainingCommand):
             }
 
             asked = validation.subset(evenly_spread(len(validation), ENOUGH))
+            prune = pruning(model, lambda: task.losses(model, asked, device), self.settings(), state)
 
             def after_epoch(record: dict[str, float], state: dict[str, Any]) -> None:
-                if record["epoch"] == self.epochs:
-                    prune_breaking(model, lambda: task.losses(model, asked, device))
+                prune(record, state)
                 probabilities = task.predict(model, validation, device)[0].numpy()
                 with warnings.catch_warnings():
                     # What these images do not tell was said when they were opened.

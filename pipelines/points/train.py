@@ -93,7 +93,11 @@ class Train(Clouds, TrainingCommand):
         batch_size = settings.batch_size or min(max(clouds // 25, 8), _LARGEST_BATCH)
         rate = _DENSITY_LEARNING_RATES[self.task]
         return dataclasses.replace(
-            settings, batch_size=batch_size, density_learning_rate=rate, density_threshold=DENSITY_THRESHOLD
+            settings,
+            batch_size=batch_size,
+            density_learning_rate=rate,
+            density_threshold=DENSITY_THRESHOLD,
+            breaking=1.0,
         )
 
     def _axis(self) -> list[float] | None:
@@ -122,7 +126,7 @@ class Train(Clouds, TrainingCommand):
         from parteq.apps.points import task
         from parteq.apps.points.likelyaxis import likely_axis
         from parteq.core.distributed import is_main, joined, wait
-        from parteq.core.pruning import ENOUGH, prune_breaking
+        from parteq.core.pruning import ENOUGH, pruning
         from parteq.core.training import fit
         from parteq.datasets.splits import evenly_spread
         from parteq.pipelines.provenance import describe
@@ -163,10 +167,10 @@ class Train(Clouds, TrainingCommand):
 
             few = evenly_spread(len(validation), ENOUGH)
             asked, answers = Subset(checked, few.tolist()), held_out[few]
+            prune = pruning(model, lambda: task.losses(model, asked, answers, device), settings, state)
 
             def after_epoch(record: dict[str, float], state: dict[str, Any]) -> None:
-                if record["epoch"] == self.epochs:
-                    prune_breaking(model, lambda: task.losses(model, asked, answers, device))
+                prune(record, state)
                 scores = task.evaluate(model, checked, held_out, device, factor=factor)
                 record |= {f"val_{name}": value for name, value in scores.items() if name in ("accuracy", "mae")}
                 score = scores["accuracy"] if target is None else -scores["mae"]

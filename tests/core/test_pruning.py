@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from parteq.core.fields import FieldType, band_limited, regular
 from parteq.core.groups import plane_group, space_group
 from parteq.core.layers import PartialConv2d, PartialLinear
 from parteq.core.measure import broken_energy, candidate_subgroups, equivariance_errors, measure_degree, partial_layers
-from parteq.core.pruning import prune_breaking
+from parteq.core.pruning import prune_breaking, pruning
 from parteq.core.subgroups import axial_subgroup, subgroups
+from parteq.core.training import Settings
 from tests.core.helpers import concentrate, randomise
 
 D4 = plane_group("d4")
@@ -117,6 +119,42 @@ def test_an_axis_is_kept_where_it_was_found() -> None:
     assert "about" in degree.nearest_subgroup
     assert degree.singular_values[1:] == pytest.approx([0, 0], abs=1e-9)
     assert abs(float(torch.tensor(degree.axis) @ found)) == pytest.approx(1, abs=1e-6)
+
+
+def _harm(model: nn.Module, harm: float) -> Tensor:
+    """Losses that what is broken raises, more in some samples than in others."""
+    return 2 + harm * torch.linspace(0.5, 1.5, 10) * float(max(_broken(model)) > 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "breaking", "due"), [(1, 1 / 3, {1}), (2, 1 / 3, {1, 2}), (30, 1 / 3, {10, 30}), (9, 1.0, {9})]
+)
+@pytest.mark.parametrize("harm", [-0.01, 0.0, 0.01])
+def test_early_what_does_harm_and_at_the_end_what_does_no_good(
+    epochs: int, breaking: float, due: set[int], harm: float
+) -> None:
+    undone, state = set(), {}
+    settings = Settings(epochs=epochs, breaking=breaking)
+    for epoch in range(1, epochs + 1):
+        model = _network([0.1])
+        pruning(model, partial(_harm, model, harm), settings, state)({"epoch": epoch}, state)
+        if _broken(model)[0] < 1e-12:
+            undone.add(epoch)
+    assert undone == (due if harm > 0 else {epochs})
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_early_all_epochs_of_the_second_half_count(resumed: bool) -> None:
+    """What is broken does harm in epochs 6 to 9, and a little good in the tenth."""
+    model, settings, harm = _network([0.1]), Settings(), [0.0]
+    after_epoch = pruning(model, lambda: _harm(model, *harm), settings)
+    for epoch in range(1, 11):
+        harm[0] = {5: -9.0, 10: -0.1}.get(epoch, 0.1)
+        after_epoch({"epoch": epoch}, state := {})
+        if resumed:
+            after_epoch = pruning(model, lambda: _harm(model, *harm), settings, state)
+        assert (_broken(model)[0] < 1e-12) == (epoch == 10)
+    assert model[0].density.is_untouched
 
 
 def test_candidates_are_those_that_are_measured() -> None:

@@ -160,11 +160,10 @@ def test_penalty_is_added_and_recorded():
 
 def test_densities_biases_and_norms_do_not_decay():
     model = toy_model()
-    model.density = nn.Parameter(torch.zeros(3, 3))
-    model.density.is_density = True
+    model.density = make_density(plane_group("c4"), "learned", 0)
     groups = make_optimiser(model, Settings(density_learning_rate=7, weight_decay=0.5)).param_groups
     density, decayed, bare = groups
-    assert density["params"] == [model.density]
+    assert density["params"] == [model.density.logits]
     assert (density["factor"], density["weight_decay"]) == (7, 0)
     assert [id(p) for p in decayed["params"]] == [id(model[0].weight), id(model[4].weight)]
     assert decayed["weight_decay"] == 0.5
@@ -172,15 +171,25 @@ def test_densities_biases_and_norms_do_not_decay():
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
+def test_a_copy_is_trained_like_its_original():
+    group = plane_group("c4")
+    model = PartialConv2d(*[FieldType(regular(group), 1)] * 2, 3, make_density(group, "learned", 0))
+
+    def groups(model):
+        found = make_optimiser(model, Settings()).param_groups
+        return [(part["factor"], part["weight_decay"], [p.shape for p in part["params"]]) for part in found]
+
+    assert groups(copy.deepcopy(model)) == groups(model)
+
+
 def test_rates_of_single_parameters():
     model = toy_model()
-    model.density = nn.Parameter(torch.zeros(3, 3))
-    model.density.is_density = True
-    rates = {model[0].weight: 0.5, model[0].bias: 0.5, model.density: 0.25}
+    model.density = make_density(plane_group("c4"), "learned", 0)
+    rates = {model[0].weight: 0.5, model[0].bias: 0.5, model.density.logits: 0.25}
     groups = make_optimiser(model, Settings(density_learning_rate=8, weight_decay=0.5), rates).param_groups
     found = [(group["factor"], group["weight_decay"], [id(p) for p in group["params"]]) for group in groups]
     assert found == [
-        (2.0, 0.0, [id(model.density)]),
+        (2.0, 0.0, [id(model.density.logits)]),
         (0.5, 0.5, [id(model[0].weight)]),
         (1.0, 0.5, [id(model[4].weight)]),
         (0.5, 0.0, [id(model[0].bias)]),
@@ -320,6 +329,32 @@ def test_a_threshold_keeps_exactly_what_the_data_have_and_nothing_else(breaking)
     assert (held > 0.95 * free) if breaking else (free > 1e-6 and held == 0)
 
 
+@pytest.mark.parametrize("breaking", [1 / 3, 1.0])
+def test_a_density_made_uniform_stays_so_once_the_time_to_break_is_over(breaking):
+    """And so it does in a training that goes on from a checkpoint of that time."""
+    group = plane_group("c4")
+    torch.manual_seed(0)
+    types = FieldType(regular(group), 1), FieldType(trivial(group), 2)
+    model = PartialLinear(*types, make_density(group, "learned", 0))
+    samples = torch.randn(64, 4)
+    data = TensorDataset(samples, (samples[:, 0] > 0).long())
+    settings = Settings(batch_size=16, epochs=3, breaking=breaking, density_learning_rate=20.0)
+    kept = {}
+
+    def after_epoch(record, state):
+        if record["epoch"] == 1:
+            assert not model.density.is_untouched
+            model.density.reset()
+            assert float(model.density.divergence_from_uniform().detach()) == pytest.approx(0, abs=1e-6)
+            kept["model"], kept["state"] = copy.deepcopy(model), copy.deepcopy(state)
+
+    fit(model, loss, data, settings, after_epoch=after_epoch, progress=False)
+    assert model.density.is_untouched == (breaking < 1)
+    fit(kept["model"], loss, data, settings, state=kept["state"], progress=False)
+    for name, tensor in kept["model"].state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])
+
+
 def test_no_batch_is_of_one_sample():
     sizes = []
 
@@ -345,6 +380,7 @@ def test_no_data_is_an_error():
         {"learning_rate": -1.0},
         {"weight_decay": math.nan},
         {"symmetric_steps": 1.0},
+        {"breaking": 1.5},
         {"density_threshold": -1.0},
         {"seed": -2},
     ],

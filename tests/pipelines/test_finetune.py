@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from parteq.core import pruning
 from parteq.core.density import LearnedDensity
 from parteq.datasets.images import open_images
 from parteq.pipelines import figures
@@ -28,6 +29,12 @@ MODES = ("full", "head", "probe")
 def _no_pictures(monkeypatch):
     """Drawing them takes most of the time of a small training; the tests of `train` look at them."""
     monkeypatch.setattr(figures, "png", lambda figure: b"")
+
+
+@pytest.fixture
+def unpruned(monkeypatch):
+    """So short a training breaks nothing that validation needs: what is learned is to be seen all the same."""
+    monkeypatch.setattr(pruning, "pruning", lambda *arguments: lambda record, state: None)
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
@@ -87,6 +94,7 @@ def test_a_run_like_any_other(parteq, trained, other, tmp_path, mode):
     ("mode", "learning"),
     [("full", {"stem", "stages", "head", "classifier"}), ("head", {"head", "classifier"}), ("probe", {"classifier"})],
 )
+@pytest.mark.usefixtures("unpruned")
 def test_what_learns(parteq, trained, cells, tmp_path, mode, learning):
     run = tmp_path / "run"
     words = ["--from", trained, "--data", cells / "train.npz", "--mode", mode, "--out", run, *WORDS]
@@ -152,6 +160,7 @@ def test_the_resolution_is_that_of_the_images(parteq, cells, other, tmp_path):
         assert Run.open(tmp_path / name).checkpoint().about()["mpp"] == mpp
 
 
+@pytest.mark.usefixtures("unpruned")
 def test_degrees_are_frozen_or_released(parteq, trained, fixed, other, tmp_path):
     frozen, free, kept = tmp_path / "frozen", tmp_path / "free", tmp_path / "kept"
     words = ["--data", other, *WORDS]

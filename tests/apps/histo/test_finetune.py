@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 from parteq.apps.histo import task
 from parteq.apps.histo.finetune import freeze_backbone, freeze_degree, layer_rates, released
 from parteq.apps.histo.models import MODELS, Classifier, create_model
+from parteq.core.chain import Chain
 from parteq.core.measure import measure_degree, partial_layers
 from parteq.core.training import Settings, fit
 
@@ -49,7 +50,7 @@ def test_released_degrees_change_nothing_and_can_be_learned(name, group):
     assert all(layer.broken_energy < 1e-6 for layer in measure_degree(free))
     assert not changed(model, before)
     task.loss(free, (IMAGES, torch.arange(8) % 2)).backward()
-    densities = [parameter for parameter in free.parameters() if getattr(parameter, "is_density", False)]
+    densities = [parameter for density in Chain.of(free).densities for parameter in density.parameters()]
     assert len(densities) == len(partial_layers(free))
     assert all(density.grad.abs().max() > 0 for density in densities[:-1])
 
