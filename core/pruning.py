@@ -5,7 +5,9 @@ some layer of many ends with a percent or two of its kernel's energy broken, and
 a subgroup, what is measured then looks like a finding. The size of the energy does not tell: some networks need one
 percent, as a weight after it may be large. Samples that were not trained on do.
 
-A change is *harmless* if it raises the mean held-out loss by no more than a fiftieth.
+A change is *harmless* if it raises the mean held-out loss by no more than a fiftieth. Where all that is broken is so
+little that without structure it would count as nothing (`parteq.core.measure.TOLERANCE`), making all of it uniform may
+raise the loss by a standard error more.
 
 At the end alone it would come too late for the weights, which have learned with what is undone then. But early, little
 is broken yet, also where it is needed: that making it uniform changes little says nothing. What does is that held-out
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from parteq.core.chain import full_symmetry, learning_densities
 from parteq.core.density import LearnedDensity
-from parteq.core.measure import broken_energy, candidate_subgroups, partial_layers
+from parteq.core.measure import TOLERANCE, broken_energy, candidate_subgroups, partial_layers
 from parteq.core.subgroups import Subgroup
 from parteq.core.training import AfterEpoch, Settings
 
@@ -98,9 +100,9 @@ def prune_breaking(model: nn.Module, losses: Losses) -> tuple[float, float]:
         density = layer.density
         if isinstance(density, LearnedDensity) and all(p.requires_grad for p in density.parameters()):
             broken[density] = max(broken.get(density, 0.0), broken_energy(layer))
-    before = float(losses().double().mean())
+    before = losses().double()
     if not broken:
-        return before, before
+        return float(before.mean()), float(before.mean())
     densities = sorted(broken, key=lambda density: broken[density])
     trained = [[parameter.clone() for parameter in density.parameters()] for density in densities]
     smaller = candidate_subgroups(model)[1:-1]  # all but the whole group and none
@@ -114,14 +116,17 @@ def prune_breaking(model: nn.Module, losses: Losses) -> tuple[float, float]:
             elif subgroup is not None:
                 density.keep(subgroup)
 
-    def harmless() -> bool:
-        return float(losses().double().mean()) <= (1 + _HARMLESS) * before
+    def harmless(in_doubt: bool = False) -> bool:
+        rise = losses().double() - before
+        allowed = _HARMLESS * before.mean() + (rise.std() / len(rise) ** 0.5 if in_doubt else 0)
+        return bool(rise.mean() <= allowed)
 
     # How many can be uniform lies in [least, most]: by halving, but all of them are asked for first.
     least, most, asked = 0, len(densities), len(densities)
+    slight = max(broken.values()) <= TOLERANCE and len(before) > 1
     while least < most:
         keep(asked)
-        least, most = (asked, most) if harmless() else (least, asked - 1)
+        least, most = (asked, most) if harmless(slight and asked == len(densities)) else (least, asked - 1)
         asked = (least + most + 1) // 2
     for subgroup in smaller if least < len(densities) else []:
         keep(least, subgroup)
@@ -129,4 +134,4 @@ def prune_breaking(model: nn.Module, losses: Losses) -> tuple[float, float]:
             break
     else:
         keep(least)
-    return before, float(losses().double().mean())
+    return float(before.mean()), float(losses().double().mean())
