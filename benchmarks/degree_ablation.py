@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from degree_recovery import HELD_OUT, SYMMETRIES, accuracy, read_digits, shrink
+from degree_recovery import HELD_OUT, SYMMETRIES, read_digits, shrink
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
@@ -37,7 +37,7 @@ from parteq.core.density import SoftmaxDensity
 from parteq.core.measure import measure_degree, nearest_subgroup, partial_layers
 from parteq.core.training import Settings, fit
 from parteq.datasets.symmetry import apply_symmetry
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, mean_and_spread, run_benchmark
+from parteq.pipelines.benchmarks import Rows, accuracy, benchmark_parser, mean_and_spread, run_benchmark
 
 Penalty = Callable[[nn.Module], Tensor]
 

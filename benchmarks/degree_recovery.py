@@ -8,7 +8,7 @@ network of as many weights), and, as an ``oracle`` that is told the answer, the 
 the task (digit, up | down) turned within ±w (``up:w``) the table gives the turn up to which held-out accuracy holds;
 the truth is 90° − w.
 
-Breaking that digits neither trained on nor held out do not need is undone at the end, as by `parteq histo train`.
+Breaking that digits neither trained on nor held out do not need is undone, as by `parteq histo train`.
 
 Sets: ``digits``, scikit-learn's, 600 for training; ``mnist600`` and ``mnist2000``, MNIST, where ``$PARTEQ_DATA`` (or
 ``../shared/data``) holds ``mnist_8k.npz``. Images are turned at 24×24 and 28×28. Under a known symmetry they are
@@ -25,25 +25,29 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, cross_entropy
-from torch.utils.data import TensorDataset
+from torch.nn.functional import avg_pool2d
 
-from parteq.apps.histo import task
 from parteq.apps.histo.models import create_model
 from parteq.apps.histo.turning import accuracy_against_turn, holding_turn
-from parteq.core.chain import degree_penalty
 from parteq.core.measure import measure_degree, nearest_subgroup
-from parteq.core.pruning import ENOUGH, pruning
-from parteq.core.training import Settings, fit
+from parteq.core.pruning import ENOUGH
+from parteq.core.training import Settings
 from parteq.datasets.digits import sklearn_digits
 from parteq.datasets.npz import read_npz
 from parteq.datasets.symmetry import apply_symmetry, up_or_down
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
+from parteq.pipelines.benchmarks import (
+    Rows,
+    accuracy,
+    benchmark_parser,
+    data_folder,
+    mean_and_spread,
+    run_benchmark,
+    train_classifier,
+)
 
 # For each symmetry of the data: the group networks start from, the subgroup that is the truth, its name as a group.
 SYMMETRIES = {
@@ -113,34 +117,8 @@ def train(
     model: Any = create_model(num_classes=int(labels.max()) + 1, in_chans=1, width=options.width, **config)
     model.set_normalization([float(images.mean())], [float(images.std())])
     settings = Settings(seed=seed, epochs=options.epochs, **options.settings)
-    penalty = partial(degree_penalty, samples=len(images), **options.penalty)
-    prune = pruning(model, lambda: losses(model, *validation), settings)
-    fit(
-        model,
-        task.loss,
-        TensorDataset(images, labels),
-        settings,
-        penalty=penalty,
-        after_epoch=prune,
-        progress=False,
-    )
-    return model.eval()
-
-
-def losses(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each image, in evaluation mode."""
-    return cross_entropy(outputs(model.eval(), images), labels, reduction="none")
-
-
-@torch.no_grad()
-def outputs(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits."""
-    return torch.cat([model(part) for part in images.split(500)])
-
-
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the share of images classified rightly."""
-    return float((outputs(model, images).argmax(1) == labels).float().mean())
+    train_classifier(model, (images, labels), validation, settings, **options.penalty)
+    return model
 
 
 def methods(wanted: list[str], group: str, subgroup: str | None = None) -> dict[str, dict[str, str]]:

@@ -11,8 +11,8 @@ are held out. Compared, with the defaults of ``parteq histo train``:
 - ``unconstrained``: a plain network of as many weights;
 - ``learned``: D4 with a degree learned in every layer, from uniform densities.
 
-What learned degrees break and further pairs (a quarter as many, of other patients again) do not need broken is undone
-at the end, as there. For the learned ones the table says how often the last convolution and the network as a whole are
+What learned degrees break and further pairs (a quarter as many, of other patients again) do not need broken is undone,
+as there. For the learned ones the table says how often the last convolution and the network as a whole are
 named as the flip, and the largest broken energy of the first three convolutions. Cells: ``histo/malaria_cells.npz`` in
 ``$PARTEQ_DATA`` (or ``../shared/data``).
 """
@@ -21,25 +21,28 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torch.utils.data import TensorDataset
 
 from parteq.apps.histo import task
 from parteq.apps.histo.models import Classifier, create_model
-from parteq.core.chain import degree_penalty
 from parteq.core.density import make_density
 from parteq.core.layers import PartialConv2d
 from parteq.core.measure import measure_degree, nearest_subgroup
-from parteq.core.pruning import pruning
-from parteq.core.training import Settings, fit
+from parteq.core.training import Settings
 from parteq.datasets.npz import read_npz
 from parteq.datasets.pairs import make_pairs
 from parteq.datasets.splits import grouped_split
-from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
+from parteq.pipelines.benchmarks import (
+    Rows,
+    accuracy,
+    benchmark_parser,
+    data_folder,
+    mean_and_spread,
+    run_benchmark,
+    train_classifier,
+)
 
 METHODS = ("invariant", "trunk", "unconstrained", "learned")
 FLIP = "D1 (mirror line at 0°)"
@@ -91,21 +94,8 @@ def run(count: int, method: str, seed: int, epochs: int) -> Result:
     (images, labels), validation, test = pairs(count, seed)
     model = build(method, seed)
     model.set_normalization(images.mean((0, 2, 3)).tolist(), images.std((0, 2, 3)).tolist())
-    penalty = partial(degree_penalty, samples=count)
-    settings = Settings(seed=seed, epochs=epochs)
-    prune = pruning(model, lambda: losses(model, *validation), settings)
-    fit(
-        model,
-        task.loss,
-        TensorDataset(images, labels),
-        settings,
-        penalty=penalty,
-        after_epoch=prune,
-        progress=False,
-    )
-    model.eval()
-    accuracy = float((outputs(model, test[0]).argmax(1) == test[1]).float().mean())
-    result = Result(count, method, seed, accuracy, time.perf_counter() - start)
+    train_classifier(model, (images, labels), validation, Settings(seed=seed, epochs=epochs))
+    result = Result(count, method, seed, accuracy(model, *test), time.perf_counter() - start)
     if method == "learned":
         degrees = measure_degree(model)
         result.last_subgroup = degrees[-1].nearest_subgroup
@@ -113,17 +103,6 @@ def run(count: int, method: str, seed: int, epochs: int) -> Result:
         result.broken_energy = [degree.broken_energy for degree in degrees]
         result.last_density = degrees[-1].density + degrees[-1].density_flipped
     return result
-
-
-def losses(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each image, in evaluation mode."""
-    return cross_entropy(outputs(model.eval(), images), labels, reduction="none")
-
-
-@torch.no_grad()
-def outputs(model: Classifier, images: Tensor) -> Tensor:
-    """Return the logits."""
-    return torch.cat([model(part) for part in images.split(200)])
 
 
 def row(results: list[Result]) -> str:

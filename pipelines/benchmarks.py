@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,12 +19,23 @@ from parteq.pipelines.files import read_json, write_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from torch import Tensor, nn
+
+    from parteq.core.training import Settings
 
     Row = TypeVar("Row", bound=DataclassInstance)
 else:
     Row = TypeVar("Row")
 
-__all__ = ["Rows", "benchmark_parser", "data_folder", "mean_and_spread", "run_benchmark"]
+__all__ = [
+    "Rows",
+    "accuracy",
+    "benchmark_parser",
+    "data_folder",
+    "mean_and_spread",
+    "run_benchmark",
+    "train_classifier",
+]
 
 
 def benchmark_parser(description: str, *, seeds: int, threads: int) -> argparse.ArgumentParser:
@@ -57,6 +69,50 @@ def run_benchmark(main: Callable[[], None]) -> None:
 def data_folder() -> Path:
     """The folder of real data: ``$PARTEQ_DATA``, or ``../shared/data`` beside the repository."""
     return Path(os.environ.get("PARTEQ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def train_classifier(
+    model: nn.Module,
+    training: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    settings: Settings,
+    **prices: Any,
+) -> None:
+    """Trains a network as `parteq histo train` does, and leaves it in evaluation mode.
+
+    Args:
+        model: new.
+        training: images in 0…1, shape (n, channels, y, x), and labels.
+        validation: others; what learned densities break and these do not need broken is undone.
+        settings: of the training.
+        **prices: of broken symmetry where not the defaults, see `parteq.core.chain.degree_penalty`.
+    """
+    from torch.nn.functional import cross_entropy
+    from torch.utils.data import TensorDataset
+
+    from parteq.apps.histo import task
+    from parteq.core.chain import degree_penalty
+    from parteq.core.pruning import pruning
+    from parteq.core.training import fit
+
+    images, labels = validation
+    penalty = partial(degree_penalty, samples=len(training[0]), **prices)
+    prune = pruning(model, lambda: cross_entropy(_logits(model, images), labels, reduction="none"), settings)
+    fit(model, task.loss, TensorDataset(*training), settings, penalty=penalty, after_epoch=prune, progress=False)
+    model.eval()
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The share of images classified rightly."""
+    return float((_logits(model, images).argmax(1) == labels).float().mean())
+
+
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        return torch.cat([model(part) for part in images.split(200)])
 
 
 def mean_and_spread(values: Sequence[float], form: str = ".3f") -> str:

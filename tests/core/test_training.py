@@ -308,12 +308,16 @@ def test_densities_are_held_uniform_in_a_share_of_the_steps():
     assert not model.density.held_uniform
 
 
-@pytest.mark.parametrize("breaking", [False, True])
-def test_a_threshold_keeps_exactly_what_the_data_have_and_nothing_else(breaking):
+def c4_classifier() -> PartialLinear:
+    """Two invariant outputs of one regular field of C4, as far as λ, to be learned, keeps them so."""
     group = plane_group("c4")
     torch.manual_seed(0)
-    types = FieldType(regular(group), 1), FieldType(trivial(group), 2)
-    model = PartialLinear(*types, make_density(group, "learned", 0))
+    return PartialLinear(FieldType(regular(group), 1), FieldType(trivial(group), 2), make_density(group, "learned", 0))
+
+
+@pytest.mark.parametrize("breaking", [False, True])
+def test_a_threshold_keeps_exactly_what_the_data_have_and_nothing_else(breaking):
+    model = c4_classifier()
     some = torch.randn(128, 4)
     samples = torch.cat([some.roll(turn, dims=1) for turn in range(4)])  # with no symmetry broken by chance
     data = TensorDataset(samples, ((samples[:, 0] if breaking else samples.sum(1)) > 0).long())
@@ -332,10 +336,7 @@ def test_a_threshold_keeps_exactly_what_the_data_have_and_nothing_else(breaking)
 @pytest.mark.parametrize("breaking", [1 / 3, 1.0])
 def test_a_density_made_uniform_stays_so_once_the_time_to_break_is_over(breaking):
     """And so it does in a training that goes on from a checkpoint of that time."""
-    group = plane_group("c4")
-    torch.manual_seed(0)
-    types = FieldType(regular(group), 1), FieldType(trivial(group), 2)
-    model = PartialLinear(*types, make_density(group, "learned", 0))
+    model = c4_classifier()
     samples = torch.randn(64, 4)
     data = TensorDataset(samples, (samples[:, 0] > 0).long())
     settings = Settings(batch_size=16, epochs=3, breaking=breaking, density_learning_rate=20.0)

@@ -305,10 +305,8 @@ def test_weights_are_of_the_attempt_that_is_kept(parteq, simulated, tmp_path, mo
     similarities = iter([0.99, 0.0])
     monkeypatch.setattr("parteq.apps.cryoem.halves.search_agreement", lambda *_: 1.0)
     monkeypatch.setattr("parteq.apps.cryoem.diagnosis.self_similarity", lambda *_: (next(similarities), 180.0))
-    save = Run.save
-    monkeypatch.setattr(
-        Run, "save", lambda run, *args, score: save(run, *args, score=args[0]["epoch"] * (1 if better else -1))
-    )
+    save, sign = Run.save, 1 if better else -1
+    monkeypatch.setattr(Run, "save", lambda run, *args, score: save(run, *args, score=sign * args[0]["epoch"]))
     run = tmp_path / "run"
     words = ["--particles", simulated / "particles.star", "--out", run, "--epochs", 1, "--restarts", 3]
     assert parteq("cryoem", "train", *words, *SMALL)[0] == 0

@@ -305,7 +305,7 @@ def test_two_processes_give_the_numbers_of_one(clouds, tmp_path):
     for run, start in starts.items():
         options = ["--data", str(clouds / "train.npz"), "--augment-rotation", "so3", "--layers", "1", "--epochs", "4"]
         # Rounding, which the fast density would make much of, is all that differs.
-        slow = ["--learning-rate", "0.0003"]
+        slow = ["--learning-rate", "0.0006"]
         command = [sys.executable, *start, "points", "train", "--out", str(tmp_path / run), *options, *SMALL, *slow]
         subprocess.run(command, check=True, timeout=300, env=environment)
     one, two = (Run.open(tmp_path / run).history() for run in starts)
