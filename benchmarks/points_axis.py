@@ -1,6 +1,6 @@
 """Parts whose normal is known: is the axis found, and what does a learned degree cost or gain in accuracy?
 
-    python benchmarks/points_axis.py --json axis.json [--seeds 3] [--regimes normal every] [--methods learned so3 …]
+    python benchmarks/points_axis.py --json axis.json [--seeds 0 1 2] [--regimes normal every] [--methods learned so3 …]
 
 28 classes of electronic parts (`kicad_parts.npz`), split by family, each part turned once: about the normal of the
 board (``normal``), so and then all tilted by one rotation (``tilted``), in every way (``every``), or not at all

@@ -55,10 +55,13 @@ class Project(Command):
         from parteq.datasets.cryoem.resampling import resample
         from parteq.datasets.cryoem.simulate import ImageFormation, Imaging
         from parteq.datasets.cryoem.stack import StackWriter
+        from parteq.datasets.cryoem.volumes import is_model
 
         for name, value in {"box": self.box, "pixel-size": self.pixel_size}.items():
             if value is not None and not value > 0:
                 raise DataError(f"--{name} {value}", "must be greater than 0")
+        if is_model(self.volume):
+            raise DataError(self.volume, "is an atomic model: `parteq cryoem simulate` makes a map of it, volume.mrc")
         device, particles = self.torch_device(), open_particles(self.particles)
         if not particles.has_poses:
             raise DataError(self.particles, "has no angles to project along")

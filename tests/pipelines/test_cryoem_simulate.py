@@ -201,6 +201,13 @@ def test_particles_without_angles_or_ctf(simulate, parteq, tmp_path, blobs):
     assert not (tmp_path / "images.mrcs").exists()
 
 
+def test_project_takes_no_atomic_model(simulate, parteq, tmp_path):
+    assert simulate(tmp_path / "sim")[0] == 0
+    words = ["--volume", tmp_path / "model.pdb", "--particles", tmp_path / "sim/particles.star", "--out"]
+    status, _, complaint = parteq("cryoem", "project", *words, tmp_path / "images.mrcs")
+    assert (status, "is an atomic model: `parteq cryoem simulate` makes a map of it" in complaint) == (2, True)
+
+
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", ["rln_proj_65", "rln_proj_65_centered", "rln_proj_65_shifted"])
 def test_project_gives_the_images_of_relion(parteq, shared_data, tmp_path, name):
