@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 
-from parteq.apps.histo.calibration import BINS, at_temperature, bin_of
+from parteq.apps.histo.calibration import BINS, bin_of
+from parteq.core.calibration import at_temperature
 
 __all__ = [
     "accuracy",
@@ -58,7 +59,7 @@ def classification_metrics(
         probabilities: of each class, rows that sum to one.
         labels: the true classes.
         groups: the group, such as the patient, of each sample; None if the samples are independent.
-        temperature: fitted on other samples, see `parteq.apps.histo.calibration`; None if there is none.
+        temperature: fitted on other samples, see `parteq.core.calibration`; None if there is none.
         seed: of the bootstrap.
         draws: of the bootstrap; 0 leaves the intervals out.
 

@@ -16,8 +16,9 @@ from torch.utils.data import Dataset, TensorDataset
 
 from parteq.apps.histo.appearance import as_unit
 from parteq.apps.histo.augment import orbit, transform
-from parteq.apps.histo.calibration import at_temperature, reliability
+from parteq.apps.histo.calibration import reliability
 from parteq.apps.histo.metrics import classification_metrics
+from parteq.core.calibration import at_temperature
 from parteq.core.distributed import gather, rank, world_size
 from parteq.core.export import fast_forward
 from parteq.core.training import Batch, at_a_time, read_batches

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from parteq.apps.points.metrics import classification_scores, regression_scores
 from parteq.apps.points.models import PointNetwork
 from parteq.apps.points.samples import samples
+from parteq.core.calibration import calibrated_losses
 from parteq.core.chain import degree_penalty
 from parteq.core.distributed import gather, rank, world_size
 from parteq.core.training import Augment, Batch, Penalty, read_batches, uniform
@@ -257,7 +258,9 @@ def outputs(
 
 
 def losses(model: nn.Module, data: Dataset[Any], wanted: Tensor, device: torch.device) -> Float[Tensor, " clouds"]:
-    """What `loss` is the mean of, cloud by cloud; see `outputs`.
+    """What `loss` is the mean of, cloud by cloud, classes at the temperature that suits these clouds best.
+
+    Of families that it has not seen a network is far too sure, which would hide what it knows; see `outputs`.
 
     Args:
         model: a network of points.
@@ -265,7 +268,8 @@ def losses(model: nn.Module, data: Dataset[Any], wanted: Tensor, device: torch.d
         wanted: what is to be said of each, as `answers` gives it.
         device: where.
     """
-    return _loss_of(model, outputs(model, data, device), wanted)
+    found = outputs(model, data, device)
+    return calibrated_losses(found, wanted) if wanted.dim() == 1 else _loss_of(model, found, wanted)
 
 
 def evaluate(

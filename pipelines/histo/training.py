@@ -98,8 +98,8 @@ class ClassifierTraining(Images, TrainingCommand):
 
         from parteq.apps.histo import task
         from parteq.apps.histo.augment import augmentation
-        from parteq.apps.histo.calibration import fit_temperature
         from parteq.apps.histo.metrics import classification_metrics
+        from parteq.core.calibration import fit_temperature
         from parteq.core.distributed import is_main, joined, wait
         from parteq.core.pruning import ENOUGH, pruning
         from parteq.datasets.splits import evenly_spread

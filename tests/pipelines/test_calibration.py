@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from parteq.apps.histo import task
-from parteq.apps.histo.calibration import fit_temperature
+from parteq.core.calibration import fit_temperature
 from parteq.pipelines import figures
 from parteq.pipelines.report import calibration_section
 from parteq.pipelines.run import Run

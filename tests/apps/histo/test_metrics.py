@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from parteq.apps.histo.calibration import at_temperature
 from parteq.apps.histo.metrics import (
     accuracy,
     auc,
@@ -21,6 +20,7 @@ from parteq.apps.histo.metrics import (
     pr_auc,
     sensitivity_at_95_specificity,
 )
+from parteq.core.calibration import at_temperature
 
 CURVES = (auc, pr_auc, sensitivity_at_95_specificity)
 METRICS = (accuracy, balanced_accuracy, *CURVES, nll, ece)
