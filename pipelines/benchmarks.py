@@ -87,17 +87,17 @@ def train_classifier(
         settings: of the training.
         **prices: of broken symmetry where not the defaults, see `parteq.core.chain.degree_penalty`.
     """
-    from torch.nn.functional import cross_entropy
     from torch.utils.data import TensorDataset
 
     from parteq.apps.histo import task
+    from parteq.core.calibration import calibrated_losses
     from parteq.core.chain import degree_penalty
     from parteq.core.pruning import pruning
     from parteq.core.training import fit
 
     images, labels = validation
     penalty = partial(degree_penalty, samples=len(training[0]), **prices)
-    prune = pruning(model, lambda: cross_entropy(_logits(model, images), labels, reduction="none"), settings)
+    prune = pruning(model, lambda: calibrated_losses(_logits(model, images), labels), settings)
     fit(model, task.loss, TensorDataset(*training), settings, penalty=penalty, after_epoch=prune, progress=False)
     model.eval()
 

@@ -102,6 +102,15 @@ def test_prediction_leaves_the_mode_of_the_model_alone():
     assert model.training
 
 
+def test_held_out_losses_tell_what_is_known_not_how_surely():
+    class Surer(Corner):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 4 * super().forward(images)
+
+    told, surer = (task.losses(model, dataset(), CPU) for model in (Corner(), Surer()))
+    assert torch.allclose(told, surer, atol=1e-3)
+
+
 def test_orbit_variance():
     data = dataset()
     scores = task.evaluate(Corner(), data, CPU, group="c4")

@@ -61,6 +61,16 @@ def test_losses_and_scores_of_both_tasks() -> None:
         task.answers(clouds, "homo")
 
 
+def test_held_out_losses_tell_what_is_known_not_how_surely(monkeypatch) -> None:
+    wanted = torch.arange(60) % 3
+    outputs = torch.nn.functional.one_hot((wanted + (torch.arange(60) % 4 == 0)) % 3, 3).double()
+    found = []
+    for certainty in (1.0, 6.0):
+        monkeypatch.setattr(task, "outputs", lambda *_, certainty=certainty: certainty * outputs)
+        found.append(task.losses(torch.nn.Identity(), [], wanted, torch.device("cpu")))
+    assert torch.allclose(*found, atol=1e-3)
+
+
 def test_classes_are_matched_by_name() -> None:
     about = {"feature_names": [], "classes": ["b", "c", "a"]}
     assert task.match(_clouds(), about).labels.tolist() == [2, 0, 2, 0]
