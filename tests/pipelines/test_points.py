@@ -337,3 +337,25 @@ def test_a_property_along_an_axis_shows_the_axis(parteq, tmp_path):
     assert parteq("degree", "--run", run, "--json", out)[0] == 0
     layer = json.loads(out.read_text())["layers"][0]
     assert abs(np.dot(layer["axis"], normal)) > np.cos(np.radians(5))
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_parts_that_lean_alike_show_the_normal_of_their_board(parteq, shared_data, tmp_path):
+    """Each turned about the normal, then all tilted; with defaults. Up and down differ, so that σ₁ is not 0."""
+    parts = np.load(shared_data / "kicad_parts.npz")
+    tilt = Rotation.from_rotvec([0.5, 1.1, -0.3])
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, len(parts["label"]))
+    turns = (tilt * Rotation.from_euler("z", angles)).as_matrix()
+    points = np.einsum("nij,npj->npi", turns, parts["points"] * parts["scale"][:, None, None]).astype(np.float32)
+    kept = {name: parts[name] for name in ("label", "classes", "family")}
+    np.savez(tmp_path / "parts.npz", points=points, **kept)
+    data, run, out = tmp_path / "parts.npz", tmp_path / "run", tmp_path / "degree.json"
+    assert parteq("points", "train", "--data", data, "--out", run, "--quiet")[0] == 0
+    assert parteq("degree", "--run", run, "--json", out)[0] == 0
+    found = json.loads(out.read_text())
+    layer = found["layers"][0]
+    first, second, third = layer["singular_values"]
+    assert max(second, third) < 0.1 * first
+    assert abs(np.dot(layer["axis"], tilt.as_matrix()[:, 2])) > np.cos(np.radians(2))
+    assert "kept SO(2) about" in found["summary"]
