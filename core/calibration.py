@@ -11,11 +11,11 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 __all__ = ["RANGE", "at_temperature", "calibrated_losses", "fit_temperature"]
 
@@ -52,31 +52,26 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     Returns:
         A number in ``RANGE``.
     """
+    count, classes = probabilities.shape
+    targets = (count * np.eye(classes)[labels] + 1 / classes) / (count + 1)
 
     def loss(log_temperature: float) -> float:
-        return float(_losses(at_temperature(probabilities, math.exp(log_temperature)), labels).mean())
+        found = at_temperature(probabilities, math.exp(log_temperature))
+        return -float((targets * np.log(np.maximum(found, _TINY))).sum(1).mean())
 
     # There is one minimum, since the loss is convex in 1/T.
     return math.exp(minimize_scalar(loss, bounds=[math.log(end) for end in RANGE], method="bounded").x)
 
 
 def calibrated_losses(outputs: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]) -> Tensor:
-    """The cross-entropy of each sample, (samples,), in nats, at the temperature that suits these samples best.
+    """The cross-entropy of each sample, (samples,), in nats, at the temperature that `fit_temperature` finds for these.
 
-    So two networks are compared by what they know, not by how sure they are of it. Labels are mixed as for
-    `fit_temperature`.
+    So two networks are compared by what they know, not by how sure they are of it.
 
     Args:
         outputs: logits for samples that were not trained on.
         labels: their classes.
     """
-    probabilities, classes = outputs.double().softmax(-1).cpu().numpy(), labels.cpu().numpy()
-    return torch.from_numpy(_losses(at_temperature(probabilities, fit_temperature(probabilities, classes)), classes))
-
-
-def _losses(probabilities: Probabilities, labels: Labels) -> NDArray[np.floating[Any]]:
-    """The cross-entropy of each sample, its label mixed with the uniform distribution."""
-    count, classes = probabilities.shape
-    targets = (count * np.eye(classes)[labels] + 1 / classes) / (count + 1)
-    losses: NDArray[np.floating[Any]] = -(targets * np.log(np.maximum(probabilities, _TINY))).sum(1)
-    return losses
+    logits = outputs.double().cpu()
+    temperature = fit_temperature(logits.softmax(-1).numpy(), labels.cpu().numpy())
+    return cross_entropy(logits / temperature, labels.cpu(), reduction="none")
