@@ -345,7 +345,7 @@ def test_parts_that_lean_alike_show_the_normal_of_their_board(parteq, shared_dat
     """Each turned about the normal, then all tilted; with defaults. Up and down differ, so that σ₁ is not 0."""
     parts = np.load(shared_data / "kicad_parts.npz")
     tilt = Rotation.from_rotvec([0.5, 1.1, -0.3])
-    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, len(parts["label"]))
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, (len(parts["label"]), 1))
     turns = (tilt * Rotation.from_euler("z", angles)).as_matrix()
     points = np.einsum("nij,npj->npi", turns, parts["points"] * parts["scale"][:, None, None]).astype(np.float32)
     kept = {name: parts[name] for name in ("label", "classes", "family")}
