@@ -17,7 +17,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-__all__ = ["RANGE", "at_temperature", "calibrated_losses", "fit_temperature"]
+__all__ = ["RANGE", "Labels", "Probabilities", "at_temperature", "calibrated_losses", "fit_temperature"]
 
 RANGE = (0.05, 20.0)
 """Of temperatures."""

@@ -40,7 +40,8 @@ _RISE = "rise_if_uniform"  # in the state to resume from: of the loss of each he
 
 Losses = Callable[[], Float[Tensor, " samples"]]
 """Evaluates a model as it then stands, in evaluation mode, on samples it was not trained on; every time the same
-samples in the same order."""
+samples in the same order. Of classes `parteq.core.calibration.calibrated_losses`: a network that is too sure of what it
+gets wrong is less so where it is made symmetric, which hides what it loses."""
 
 
 def pruning(model: nn.Module, losses: Losses, settings: Settings, state: dict[str, Any] | None = None) -> AfterEpoch:
