@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -24,10 +23,8 @@ RANGE = (0.05, 20.0)
 
 _TINY = np.finfo(np.float64).tiny
 
-Probabilities = NDArray[np.floating[Any]]
-"""Of each class for each sample, [samples, classes]."""
-Labels = NDArray[np.integer[Any]]
-"""The class of each sample, [samples]."""
+Probabilities = Float[np.ndarray[Any, Any], "samples classes"]
+Labels = Int[np.ndarray[Any, Any], " samples"]
 
 
 def at_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
@@ -63,8 +60,10 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     return math.exp(minimize_scalar(loss, bounds=[math.log(end) for end in RANGE], method="bounded").x)
 
 
-def calibrated_losses(outputs: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]) -> Tensor:
-    """The cross-entropy of each sample, (samples,), in nats, at the temperature that `fit_temperature` finds for these.
+def calibrated_losses(
+    outputs: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]
+) -> Float[Tensor, " samples"]:
+    """The cross-entropy of each sample, in nats, at the temperature that `fit_temperature` finds for these.
 
     So two networks are compared by what they know, not by how sure they are of it.
 

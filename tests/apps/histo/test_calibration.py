@@ -11,12 +11,12 @@ from parteq.apps.histo.metrics import ece
 from parteq.core.calibration import at_temperature, fit_temperature
 
 
-def too_sure(count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of a classifier whose logits are twice as large as they ought to be, and labels."""
+def too_sure(count: int, classes: int, times: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of a classifier whose logits are so many times as large as they ought to be, and labels."""
     rng = np.random.default_rng(0)
     chances = rng.dirichlet(np.ones(classes), count)
     labels = (rng.random((count, 1)) > chances.cumsum(1)).sum(1).clip(0, classes - 1)
-    return at_temperature(chances, 0.5), labels
+    return at_temperature(chances, 1 / times), labels
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -36,7 +36,10 @@ def test_the_calibration_error_is_the_mean_gap_of_the_diagram():
     assert sum(gaps) == pytest.approx(ece(probabilities, labels, np.ones((1, 400)))[0])
 
 
-def test_at_the_temperature_the_calibration_error_is_small():
-    probabilities, labels = too_sure(8000, 4)
+@pytest.mark.parametrize("classes", [2, 6])
+@pytest.mark.parametrize("times", [0.4, 1.0, 3.0])
+def test_at_the_temperature_the_calibration_error_is_small(classes, times):
+    probabilities, labels = too_sure(8000, classes, times)
     calibrated = at_temperature(probabilities, fit_temperature(probabilities, labels))
-    assert ece(calibrated, labels, np.ones((1, 8000))) < 0.02 < ece(probabilities, labels, np.ones((1, 8000)))
+    assert ece(calibrated, labels, np.ones((1, 8000))) < 0.02
+    assert (ece(probabilities, labels, np.ones((1, 8000))) < 0.02) == (times == 1)
