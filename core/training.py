@@ -69,8 +69,10 @@ class Settings:
         learning_rate: the highest reached.
         weight_decay: on weights, not on densities, biases and the parameters of norms.
         density_learning_rate: factor on the learning rate of learned densities.
-        density_threshold: what is below so many steps of a density is set to 0 after every step, see
-            `parteq.core.density.LearnedDensity.settle`; for a density that many layers share and that learns fast.
+        density_threshold: what is below so many steps of a density is set to 0 after every step of a rate that no
+            longer rises, see `parteq.core.density.LearnedDensity.settle`; for a density that many layers share and that
+            learns fast. Before, weights have not learned what a direction is good for, and they learn it only while it
+            is broken, if by chance: held symmetric from the first step on, some would stay so for good.
         breaking: share of the epochs in which a density that is uniform may begin to break its symmetry; one that is
             at the start of a later epoch stays as it is. For where `parteq.core.pruning` makes all of them so.
         symmetric_steps: share of the steps, drawn at random, in which learned densities are held uniform, so that they
@@ -191,7 +193,8 @@ def fit(
             resting = _untouched(model) if epoch >= settings.last_breaking_epoch else []
             sums = torch.zeros(2, device=device)
             for step, (batch, keys, share) in enumerate(_batches(data, settings, epoch, device)):
-                rate = _rate(epoch * steps_an_epoch + step, steps, settings)
+                done = epoch * steps_an_epoch + step
+                rate = _rate(done, steps, settings)
                 for group in optimiser.param_groups:
                     group["lr"] = rate * group["factor"]
                 if augment is not None:
@@ -207,7 +210,7 @@ def fit(
                     parameter.grad = None
                 nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
                 optimiser.step()
-                for density in settling:
+                for density in settling if done >= settings.warmup * steps else ():
                     density.settle(settings.density_threshold * rate * factors[next(density.parameters())])
                 sums += torch.stack([fitting.detach() * share, extra.detach()])
                 bar.update()
