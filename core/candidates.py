@@ -14,7 +14,16 @@ import numpy as np
 
 from parteq.core.energies import Action, Gram, band_of, broken_energies, distance
 from parteq.core.groups import Element, FloatArray, SymmetryGroup, space_group
-from parteq.core.subgroups import HIGHEST_ORDER, Subgroup, axial_subgroup, carried, dihedral_subgroup, subgroups
+from parteq.core.subgroups import (
+    HIGHEST_ORDER,
+    Subgroup,
+    axial_subgroup,
+    carried,
+    dihedral_subgroup,
+    mirror,
+    subgroups,
+    with_inversion,
+)
 
 __all__ = ["candidates"]
 
@@ -42,6 +51,10 @@ def candidates(group: SymmetryGroup, grams: Sequence[Gram], axes: FloatArray | N
         assert axes is not None
         kinds = ["o2", "cone", "so2"] if group.has_inversion else ["o2", "so2"]
         found += [axial_subgroup(group, axes[0], kind) for kind in kinds]
+        if group.has_inversion:
+            found += [with_inversion(group, axial_subgroup(group, axes[0], kind)) for kind in ("o2", "so2")]
+            mirrors = [mirror(group, axis) for axis in axes]
+            found.append(min(mirrors, key=lambda each: sum(broken_energies(grams, group, each))))
         angles_about = [_flip_angles(group, grams, partial(_half_turn, group, axis)) for axis in axes]
         for order in range(2, _HIGHEST_ORDER_IN_SPACE + 1):
             turns = [axial_subgroup(group, axis, f"c{order}") for axis in axes]

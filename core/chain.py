@@ -109,7 +109,7 @@ def full_symmetry(model: nn.Module) -> Iterator[None]:
     """
     learning = learning_densities(model)
     norms = [module for module in model.modules() if learning and isinstance(module, FieldBatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    momenta, held = [norm.momentum for norm in norms], [density.held_uniform for density in learning]
     # New tensors: the old ones may be waiting in a graph for its backward pass.
     for density in learning:
         density.held_uniform = torch.ones_like(density.held_uniform)
@@ -120,5 +120,5 @@ def full_symmetry(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for density in learning:
-            density.held_uniform = torch.zeros_like(density.held_uniform)
+        for density, before in zip(learning, held, strict=True):
+            density.held_uniform = before

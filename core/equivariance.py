@@ -27,7 +27,7 @@ def act(features: Tensor, type: FieldType, element: Element) -> Tensor:
     """Return h·f, (h·f)(x) = ρ(h) f(h⁻¹x), for features (batch, c, y, x), (batch, c, z, y, x) or (batch, c).
 
     A square or cubic grid is permuted where the element permutes it, and interpolated linearly (zeros beyond the
-    border) where it does not.
+    border) where it does not. Groups about an axis act about z.
     """
     rho = torch.from_numpy(type.representation(element)).to(features)
     fields = features.view(len(features), type.count, rho.shape[0], -1)
@@ -40,9 +40,11 @@ def act(features: Tensor, type: FieldType, element: Element) -> Tensor:
     inverse = flip @ type.group.matrix(element).T @ flip
     # A signed permutation takes pixels to pixels: exact with the nearest pixel, up to rounding of coordinates.
     exact = bool(np.allclose(np.abs(inverse).max(axis=0), 1.0))
-    affine = torch.from_numpy(np.concatenate([inverse, np.zeros((dimension, 1))], axis=1)).to(features)
+    affine = torch.from_numpy(np.concatenate([inverse, np.zeros((dimension, 1))], axis=1)).to(features.device)
+    # In double precision: half tells the pixels of a large image no longer apart.
     grid = functional.affine_grid(affine.expand(len(features), -1, -1), list(features.shape), align_corners=False)
-    return functional.grid_sample(turned, grid, mode="nearest" if exact else "bilinear", align_corners=False)
+    mode = "nearest" if exact else "bilinear"
+    return functional.grid_sample(turned.double(), grid, mode=mode, align_corners=False).to(features)
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ _OF_ANY_GRID: tuple[type[nn.Module], ...] = (FieldBatchNorm, *POINTWISE_FUNCTION
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy of a model, in evaluation mode, whose partially equivariant layers are plain torch layers.
 
-    The model itself is left as it is. Outputs agree to rounding.
+    The model itself is left as it is. Outputs agree to rounding; what is tapped between a convolution and its norm has
+    the norm in it already.
     """
     folded = copy.deepcopy(model).eval()
     with torch.no_grad():
@@ -74,24 +75,27 @@ def _folded(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     for name, child in module._modules.items():  # named_children leaves out what has been there before
         if child is not None:
             setattr(module, name, _fold(child, done))
-    return _without_norms(module) if type(module) is nn.Sequential else module  # its heirs may do more than it does
+    if type(module) is nn.Sequential:  # its heirs may do more than it does
+        _melt_norms(module)
+    return module
 
 
-def _without_norms(sequence: nn.Sequential) -> nn.Sequential:
+def _melt_norms(sequence: nn.Sequential) -> None:
     """Melt every field norm that follows a convolution into it, and make a plain norm of every other.
 
     Norms that mix channels, or stand where no convolution says what the grid is, are left as they are.
     """
-    layers, kept = list(sequence), list[nn.Module]()
+    layers, names = list(sequence), list(sequence._modules)
     for place, layer in enumerate(layers):
         dimension = _grid_dimension(layers, place)
         if not isinstance(layer, FieldBatchNorm) or layer.coordinates is not None or dimension is None:
-            kept.append(layer)
-        elif kept and isinstance(convolution := kept[-1], nn.Conv2d | nn.Conv3d):
-            kept[-1] = fuse_conv_bn_eval(convolution, layer.plain(dimension))
+            continue
+        before = sequence[place - 1] if place else None
+        if isinstance(before, nn.Conv2d | nn.Conv3d):
+            setattr(sequence, names[place - 1], fuse_conv_bn_eval(before, layer.plain(dimension)))
+            setattr(sequence, names[place], nn.Identity())
         else:
-            kept.append(layer.plain(dimension))
-    return nn.Sequential(*kept)
+            setattr(sequence, names[place], layer.plain(dimension))
 
 
 def _grid_dimension(layers: Sequence[nn.Module], place: int) -> int | None:

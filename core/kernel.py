@@ -226,6 +226,9 @@ class PartialKernel(nn.Module):
         """Return the filters on the points, turned to the axis, shape (filters, points)."""
         if self.axis is None:
             return self.filters
-        turn = torch.linalg.matrix_exp(torch.tensordot(self.axis.rotation_vector(), self.generators, dims=1))
-        sampled: Tensor = self.filters @ turn.T @ self.harmonics
+        single = torch.promote_types(self.filters.dtype, torch.float32)  # in half precision `matrix_exp` goes wrong
+        with torch.autocast(self.filters.device.type, enabled=False):
+            vector, generators = self.axis.rotation_vector().to(single), self.generators.to(single)
+            turn = torch.linalg.matrix_exp(torch.tensordot(vector, generators, dims=1)).to(self.filters)
+            sampled: Tensor = self.filters @ turn.T @ self.harmonics
         return sampled

@@ -221,11 +221,11 @@ _Layer = TypeVar("_Layer", bound=nn.Linear | nn.Conv2d | nn.Conv3d)
 
 
 def _filled(layer: _Layer, weight: Tensor, bias: Tensor | None) -> _Layer:
-    """Copy a weight and a bias into a plain layer."""
+    """Copy a weight and a bias into a plain layer, of their precision and where they are."""
+    layer.to(weight)
     with torch.no_grad():
         layer.weight.copy_(weight)
         if bias is not None:
             assert layer.bias is not None
             layer.bias.copy_(bias)
-    layer.to(weight.device)
     return layer

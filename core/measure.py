@@ -11,7 +11,9 @@ a matrix product, so for a layer of any density
 In SO(3) and O(3) the axis is measured as well: turns about it alter the kernels least. With X_n the derivative by the
 angle of K turned about n, which is linear in n, it is the n that makes Σ ‖X_n K‖² / ‖K‖² over the layers least, an
 eigenvector of a matrix of size 3. All of a kernel tells of it; M = ∫λ(h) R(h) dh knows but what λ says of vectors.
-Where only some of the turns about an axis are kept, that axis is one of the three eigenvectors, by symmetry.
+Where only some of the turns about an axis are kept, that axis is one of the three eigenvectors, by symmetry. Groups
+with several such axes, those of the tetrahedron, the cube and the icosahedron, leave the matrix a multiple of 1: they
+are not found in SO(3) and O(3).
 
 A density is known only up to a turn of its argument from the right, λ(h g), which the kernel absorbs (turning W by
 g⁻¹). Reported densities are turned so that they peak at the identity, an equal description of the same layer; measured
@@ -34,7 +36,7 @@ from parteq.core.axis import Axis
 from parteq.core.candidates import candidates
 from parteq.core.energies import Action, Gram, Triple, broken_energies, energy, errors, gram_of
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
-from parteq.core.layers import PartialLayer
+from parteq.core.layers import PartialConv3d, PartialLayer
 from parteq.core.subgroups import Subgroup, element_with_matrix, kind_of
 from parteq.core.tilts import tilt_profile
 
@@ -162,7 +164,7 @@ def measure_degree(model: nn.Module) -> list[LayerDegree]:
     """Measure every partially equivariant layer of a model, first layer first.
 
     Raises:
-        ValueError: layers are on different groups, so that they have no axis and no subgroup together.
+        ValueError: layers are on different groups or about different axes, so that they have no subgroup together.
 
     >>> from parteq.core.density import make_density
     >>> from parteq.core.fields import FieldType, regular
@@ -182,7 +184,7 @@ def candidate_subgroups(model: nn.Module) -> list[Subgroup]:
     the identity last; axes and mirrors that may stand anywhere are those measured of all layers together.
 
     Raises:
-        ValueError: layers are on different groups, or there are none.
+        ValueError: layers are on different groups or about different axes, or there are none.
     """
     layers = partial_layers(model)
     group, grams, axes = _measured(layers, model)
@@ -195,10 +197,12 @@ def _measured(
     """Return the group of layers, their Gram matrices and, in space, their axes.
 
     Raises:
-        ValueError: layers are on different groups, or there are none.
+        ValueError: layers are on different groups or about different axes, or there are none.
     """
     groups = {layer.density.group for layer in layers.values()}
-    if len(groups) != 1:
+    if not groups:
+        raise ValueError("the model has no partially equivariant layers")
+    if len(groups) > 1:
         names = ", ".join(sorted(group.name for group in groups))
         raise ValueError(f"layers are on different groups ({names}): measure each by itself")
     group, grams = groups.pop(), [gram_of(layer) for layer in layers.values()]
@@ -260,10 +264,15 @@ def _layer_degree(
 
 
 def measure_axis(layers: Sequence[PartialLayer]) -> FloatArray:
-    """Return the unit vector about which turns alter the kernels of the layers least, pointing up rather than down.
+    """Return the unit vector about which turns alter the kernels of the layers least, its largest component positive.
 
     Groups about an axis have their own, finite groups of space the axis that their densities peak at.
+
+    Raises:
+        ValueError: layers are on a group of the plane, or about different axes.
     """
+    if layers[0].density.group.dimension != 3:
+        raise ValueError(f"{layers[0].density.group} acts in the plane, where there are no axes")
     axis: FloatArray = _axes(layers, [gram_of(layer) for layer in layers], nn.ModuleList(layers))[0]
     return axis
 
@@ -272,11 +281,19 @@ def _axes(layers: Sequence[PartialLayer], grams: Sequence[Gram], model: nn.Modul
     """Return unit vectors, shape (axes, 3), about the first of which turns alter kernels least.
 
     There is one of a group about an axis, else three, at right angles.
+
+    Raises:
+        ValueError: layers are about different axes.
     """
     group = layers[0].density.group
     if group.about_axis:
-        own = next((module for module in model.modules() if isinstance(module, Axis)), None)
-        return np.array([[0.0, 0.0, 1.0]]) if own is None else own().detach().double().cpu().numpy()[None]
+        # Layers of points do not know the axis of their filters, which may be in the model as a module of its own.
+        own = [module().detach().double().cpu().numpy() for module in model.modules() if isinstance(module, Axis)]
+        if not own or any(isinstance(layer, PartialConv3d) and layer.kernel.axis is None for layer in layers):
+            own.append(np.array([0.0, 0.0, 1.0]))
+        if not np.allclose(own, own[0], atol=1e-6):
+            raise ValueError("layers are about different axes: measure each by itself")
+        return np.stack(own[:1])
     form = np.zeros((3, 3))
     if group.continuous:
         for gram in grams:

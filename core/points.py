@@ -75,9 +75,14 @@ class _PointConv(Propagation):
 
         Returns:
             (targets, c_out); a target without edges gets the bias.
+
+        Raises:
+            ValueError: there are not so many edges as ``neighbours`` says.
         """
         sources = features.shape[0]  # which exported programs leave open, unlike len()
         size = (sources, sources if nodes is None else nodes)
+        if neighbours is not None and edge_index.shape[1] != size[1] * neighbours:
+            raise ValueError(f"{edge_index.shape[1]} edges are not {neighbours} into each of {size[1]} nodes")
         return self.propagate(edge_index, size, x=features, filters=filters, neighbours=neighbours)
 
     def message(self, x_j: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ __all__ = [
     "dihedral_subgroup",
     "element_with_matrix",
     "kind_of",
+    "mirror",
     "subgroups",
+    "with_inversion",
 ]
 
 Quadrature = tuple[list[Element], FloatArray]
@@ -124,6 +126,36 @@ def axial_subgroup(
 
     quadrature(0)  # so that a missing element is reported here
     return Subgroup(model.name, model.size, quadrature, f"about {_axis_name(direction)}")
+
+
+def with_inversion(group: SymmetryGroup, subgroup: Subgroup) -> Subgroup:
+    """Return a subgroup of O(3) that holds the inversion, and all of a subgroup of rotations.
+
+    Raises:
+        ValueError: ``group`` has no inversion.
+    """
+    if not group.has_inversion:
+        raise ValueError(f"{group} has no inversion")
+    inversion = group.algebra.inversion
+
+    def quadrature(band: int) -> Quadrature:
+        elements, weights = subgroup.quadrature(band)
+        return [*elements, *(h @ inversion for h in elements)], np.tile(weights / 2, 2)
+
+    dimension, components = subgroup.size
+    return Subgroup(f"{subgroup.kind} × inversion", (dimension, 2 * components), quadrature, subgroup.place)
+
+
+def mirror(group: SymmetryGroup, normal: Sequence[float] | FloatArray) -> Subgroup:
+    """Return the subgroup of O(3) of one mirror plane.
+
+    Raises:
+        ValueError: ``normal`` has no direction, or ``group`` does not contain the mirror.
+    """
+    direction = _direction(normal)
+    reflection = carried(group, direction, np.diag([1.0, 1.0, -1.0]))
+    rule = [group.algebra.identity, reflection], np.full(2, 0.5)
+    return Subgroup("mirror", (0, 2), _at_every_band(rule), f"(plane normal to {_axis_name(direction)})")
 
 
 def carried(group: SymmetryGroup, axis: Sequence[float] | FloatArray, matrix: FloatArray) -> Element:

@@ -8,7 +8,7 @@ Uniform λ keeps the full symmetry (λ̂ = 0 but for the trivial irrep), λ = δ
 subgroup K keeps K (λ̂ projects onto the K-invariant vectors). Learned densities lie between:
 
 - ``softmax``: log λ is band-limited and normalised by an oversampled Haar quadrature;
-- ``squared``: λ = |a|² with a band-limited at half the band, normalised exactly by Parseval.
+- ``squared``: λ = |a|² with a band-limited at half the band, rounded up, normalised by a quadrature that is exact.
 
 Every density offers its coefficients up to its ``band``.
 """

@@ -41,7 +41,8 @@ class FixedDensity(Density):
             self.exact = weights @ irreps_at(group, band, elements)
             # The average over a subgroup, and over no other set, is an orthogonal projection.
             for block in self.layout.split(torch.from_numpy(self.exact)):
-                if max((block @ block - block).abs().max(), (block - block.T).abs().max()) > _ROUNDING:
+                off = max((block @ block - block).abs().max(), (block - block.T).abs().max())
+                if off > _ROUNDING or abs(self.exact[0] - 1) > _ROUNDING:  # the trivial irrep comes first
                     raise ValueError(f"these elements of {group} and their weights average over no subgroup")
         self.register_buffer("flat", torch.from_numpy(self.exact).to(torch.get_default_dtype()), persistent=False)
 

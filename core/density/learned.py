@@ -217,6 +217,9 @@ class SoftmaxDensity(LearnedDensity):
         oversampling: as in :class:`LearnedDensity`.
         parent: a density of the same group and band to inherit from: λ = λ_parent exp f / ∫ λ_parent exp f, so that
             what the parent broke stays broken. The parent stays where it is registered, usually in the layer before.
+
+    Raises:
+        ValueError: the parent is on another group or quadrature.
     """
 
     basis_scale: Tensor
@@ -225,6 +228,8 @@ class SoftmaxDensity(LearnedDensity):
         self, group: SymmetryGroup, band: int, oversampling: int | None = None, parent: LearnedDensity | None = None
     ) -> None:
         super().__init__(group, band, oversampling)
+        if parent is not None and (parent.group is not group or parent.weights.shape != self.weights.shape):
+            raise ValueError(f"a density on {group} inherits from one on the same group and quadrature")
         self._parents = () if parent is None else (parent,)  # a tuple: not a submodule a second time
         scale = torch.cat([torch.full((size**2,), float(size) ** 0.5) for size in self.layout.sizes])
         scale[0] = 0.0  # the constant is no freedom: normalisation removes it
@@ -247,7 +252,7 @@ class SoftmaxDensity(LearnedDensity):
 
 
 class SquaredDensity(LearnedDensity):
-    """λ = |a|² / ‖a‖² with a band-limited at ``band`` // 2, so λ̂ is band-limited and the norm exact (Parseval).
+    """λ = |a|² / ‖a‖² with a band-limited at half the band, rounded up, so that the quadrature of the norm is exact.
 
     ``amplitudes`` are the coefficients of a in the orthonormal functions √d ψ_ab(h), the constant one being 1 more.
     """
@@ -256,7 +261,7 @@ class SquaredDensity(LearnedDensity):
 
     def __init__(self, group: SymmetryGroup, band: int, oversampling: int | None = None) -> None:
         super().__init__(group, band, oversampling)
-        half = {irrep.id for irrep in group.irreps(band // 2)}
+        half = {irrep.id for irrep in group.irreps((band + 1) // 2)}
         kept = [float(irrep.id in half) for irrep in group.irreps(band)]
         scale = torch.cat(
             [

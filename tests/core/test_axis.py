@@ -60,6 +60,22 @@ def test_a_learned_axis_has_a_true_gradient(direction: tuple[float, float, float
         assert math.isclose(float(gradient[k]), float(numeric), rel_tol=1e-3, abs_tol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["so2", "d3"])
+def test_in_half_precision_a_kernel_about_any_axis_is_the_same_but_for_rounding(name: str) -> None:
+    layer = _layer(name, "learned", Axis((1.0, 1.0, 0.0), learned=True)).float()
+    volumes = torch.randn(1, layer.in_type.channels, 5, 5, 5, dtype=torch.float32)
+    expected = layer(volumes)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = layer(volumes)
+    mixed.float().square().sum().backward()
+    axis = layer.kernel.axis
+    assert axis is not None
+    assert axis.direction.grad is not None
+    assert axis.direction.grad.isfinite().all()
+    for found in (mixed, layer.bfloat16()(volumes.bfloat16())):
+        assert (found.float() - expected).norm() < 0.02 * expected.norm()
+
+
 def test_directions_without_a_rotation_are_refused() -> None:
     for direction in ((0.0, 0.0, 0.0), (0.0, 0.0, -1.0), (float("nan"), 0.0, 1.0)):
         with pytest.raises(ValueError, match=r"axis|-z"):

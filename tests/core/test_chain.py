@@ -230,6 +230,16 @@ def test_full_symmetry_holds_every_density_that_is_learned_uniform():
     torch.testing.assert_close(network(image), before, rtol=0, atol=0)
 
 
+def test_full_symmetry_within_itself_holds_until_the_outer_one_lets_go():
+    density = _random(D4, 1)
+    network = _network(density)
+    with full_symmetry(network):
+        with full_symmetry(network):
+            pass
+        assert density.held_uniform
+    assert not density.held_uniform
+
+
 def test_full_symmetry_lets_go_after_an_error():
     density = _random(D4, 1)
     with pytest.raises(RuntimeError, match="stop"), full_symmetry(_network(density)):

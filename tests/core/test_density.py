@@ -24,8 +24,8 @@ LEARNED = pytest.mark.parametrize("degree", ["softmax", "squared"])
 
 
 def _fine(group: SymmetryGroup, band: int) -> int:
-    """Return the frequency of a quadrature finer than that of the densities, which stop at 4 (band + 1)."""
-    return 6 * (band + 1) if group.name in ("SO(3)", "O(3)") else 97
+    """Return the frequency of a quadrature finer than that of the densities, which stops at 6 (band + 1) there."""
+    return 9 * (band + 1) if group.name in ("SO(3)", "O(3)") else 97
 
 
 def _flat(irreps: list[np.ndarray]) -> torch.Tensor:
@@ -141,6 +141,29 @@ def test_divergence_between_densities(group: SymmetryGroup, band: int, degree: s
     assert float(first.divergence(uniform)) == pytest.approx(float(first.divergence_from_uniform()), abs=1e-9)
 
 
+def test_a_density_inherits_from_one_on_the_same_group_and_band() -> None:
+    for parent in (SoftmaxDensity(space_group("so2"), 2), SoftmaxDensity(plane_group("so2"), 3)):
+        with pytest.raises(ValueError, match="same group"):
+            SoftmaxDensity(plane_group("so2"), 2, parent=parent)
+
+
+@LEARNED
+@pytest.mark.parametrize("name", ["so2", "o2"])
+@pytest.mark.parametrize("band", [1, 2, 3])
+def test_every_coefficient_of_a_density_can_be_learned(band: int, name: str, degree: str) -> None:
+    """Each has a slope somewhere; at a = 1 itself a square has none of the second order."""
+    density = _random(plane_group(name), degree, band)
+    for number, block in enumerate(density.coefficients()[1:]):
+        (gradient,) = torch.autograd.grad(block.square().sum(), list(density.parameters()), retain_graph=True)
+        assert gradient.abs().max() > 1e-4, number
+
+
+def test_what_has_no_mass_is_no_density() -> None:
+    group = plane_group("so2")
+    with pytest.raises(ValueError, match="average over no subgroup"):
+        FixedDensity(group, 1, ([group.algebra.identity], np.zeros(1)))
+
+
 def test_densities_on_different_groups_or_bands_have_no_divergence() -> None:
     density = SoftmaxDensity(plane_group("so2"), 2)
     for other in (SoftmaxDensity(space_group("so2"), 2), SoftmaxDensity(plane_group("so2"), 3)):
@@ -152,7 +175,7 @@ def test_densities_on_different_groups_or_bands_have_no_divergence() -> None:
 @pytest.mark.only(lambda group: group.name not in ("SO(3)", "O(3)"))  # else there are too many pairs of points
 def test_autocorrelation_is_that_of_the_values(group: SymmetryGroup, band: int, degree: str) -> None:
     density = _random(group, degree, band).requires_grad_(False)
-    weights, irreps = irreps_on_quadrature(group, band, 23)
+    weights, irreps = irreps_on_quadrature(group, band, max(23, 12 * (band + 1)))
     values = density.log_density(_flat(irreps)).exp().numpy()
     products = [np.einsum("pij,qjk->pqik", irrep, irrep).reshape(-1, *irrep.shape[1:]) for irrep in irreps]
     shifted = density.log_density(_flat(products)).exp().numpy().reshape(len(weights), -1)  # λ(hg)

@@ -24,6 +24,13 @@ def test_quarter_turns_of_scalars_are_rot90(size: int) -> None:
     torch.testing.assert_close(act(images, scalars, group.rotation(0, flipped=True)), images.flip(-2), atol=0, rtol=0)
 
 
+def test_quarter_turns_are_exact_in_half_precision_too() -> None:
+    group = plane_group("c4")
+    images = torch.randn(1, 1, 201, 201).bfloat16()
+    turned = act(images, FieldType(trivial(group), 1), group.rotation(torch.pi / 2))
+    torch.testing.assert_close(turned, images.rot90(1, (-2, -1)), atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("size", [6, 7])
 def test_layers_of_the_plane_and_of_space(size: int) -> None:
     for group, make, shape in (

@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,38 @@ def test_with_channels_last_a_model_computes_the_same(dimensions: int) -> None:
 def test_norms_melt_into_convolutions_where_no_channels_are_mixed() -> None:
     folded = fold(_model("d4", "learned"))
     assert not any(isinstance(module, FieldBatchNorm) for module in folded.modules())
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+def test_a_folded_model_is_as_precise_as_the_model(precision: torch.dtype) -> None:
+    type_ = FieldType(regular(plane_group("c4")), 2)
+    density = make_density(type_.group, "learned", 0)
+    model = nn.Sequential(PartialConv2d(type_, type_, 3, density), FieldBatchNorm(type_), _Mean())
+    model.append(PartialLinear(type_, type_, density)).to(precision).eval()
+    images = torch.randn(2, type_.channels, 5, 5, dtype=precision)
+    tolerance = 1e-12 if precision == torch.float64 else 0.05
+    torch.testing.assert_close(fold(model)(images), model(images), atol=tolerance, rtol=tolerance)
+
+
+class _ByName(nn.Module):
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(OrderedDict(layers))
+
+    def forward(self, images: Tensor) -> Tensor:
+        names = ("convolution", "norm", "activation")
+        for name in names:
+            images = self.layers.get_submodule(name)(images)
+        return images
+
+
+def test_layers_keep_their_names() -> None:
+    type_ = FieldType(regular(plane_group("c4")), 2)
+    convolution = PartialConv2d(type_, type_, 3, make_density(type_.group, "learned", 0))
+    model = _ByName(convolution=convolution, norm=FieldBatchNorm(type_), activation=nn.ReLU())
+    images = torch.randn(5, type_.channels, 5, 5)
+    model(images)
+    torch.testing.assert_close(fold(model)(images), model.eval()(images), atol=1e-5, rtol=1e-5)
 
 
 class _WithShortcut(nn.Sequential):

@@ -158,7 +158,7 @@ def _dense(group: SymmetryGroup, band: int) -> tuple[list, np.ndarray]:
     if not group.continuous:
         return group.quadrature(0)
     if group.name in ("SO(3)", "O(3)"):
-        return group.quadrature(4 * (band + 1) + 1)
+        return group.quadrature(max(4 * (band + 1) + 1, 18))
     turns = [group.rotation(2 * np.pi * (i + 0.5) / 72) for i in range(72)]
     if not group.flip:
         return turns, np.full(72, 1 / 72)

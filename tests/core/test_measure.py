@@ -28,11 +28,20 @@ from parteq.core.measure import (
     partial_layers,
     summarize_degree,
 )
-from parteq.core.subgroups import Subgroup, axial_subgroup, dihedral_subgroup, element_with_matrix, subgroups
+from parteq.core.subgroups import (
+    Subgroup,
+    axial_subgroup,
+    dihedral_subgroup,
+    element_with_matrix,
+    mirror,
+    subgroups,
+    with_inversion,
+)
 from tests.core.equivariance import turned
 from tests.core.helpers import concentrate, randomise, transform
 
 D4 = plane_group("d4")
+O3 = space_group("o3")
 MIRROR = "D1 (mirror line at 45°)"
 
 
@@ -219,6 +228,31 @@ def test_the_axis_of_a_group_about_an_axis_is_its_own() -> None:
     layer = PartialConv3d(type_, type_, 3, make_density(group, "full", 2), axis=Axis((0.6, 0.0, 0.8)))
     assert measure_layer(layer).axis == pytest.approx([0.6, 0.0, 0.8])
     assert measure_degree(nn.Sequential(layer))[0].axis == pytest.approx([0.6, 0.0, 0.8])
+
+
+def test_layers_about_different_axes_have_no_degree_together() -> None:
+    group = space_group("so2")
+    type_, density = FieldType(band_limited(group, 1), 1), make_density(group, "full", 2)
+    about_x, about_y = (PartialConv3d(type_, type_, 3, density, axis=Axis(n)) for n in np.eye(3)[:2].tolist())
+    about_z = PartialConv3d(type_, type_, 3, density)
+    for pair in ((about_x, about_y), (about_z, about_x)):
+        with pytest.raises(ValueError, match="different axes"):
+            measure_degree(nn.Sequential(*pair))
+
+
+@pytest.mark.parametrize(
+    ("subgroup", "name"),
+    [
+        (mirror(O3, (2, -1, 2)), "mirror (plane normal to (0.67, -0.33, 0.67))"),
+        (with_inversion(O3, axial_subgroup(O3, (2, -1, 2), "so2")), "SO(2) × inversion about (0.67, -0.33, 0.67)"),
+        (with_inversion(O3, axial_subgroup(O3, (2, -1, 2), "o2")), "O(2) × inversion about (0.67, -0.33, 0.67)"),
+        (axial_subgroup(O3, (2, -1, 2), "cone"), "cone about (0.67, -0.33, 0.67)"),
+    ],
+)
+def test_subgroups_with_mirrors_are_found_about_any_axis(subgroup: Subgroup, name: str) -> None:
+    type_ = FieldType(direct_sum(O3, dict.fromkeys(O3.irreps(2), 1)), 1)
+    layer = PartialLinear(type_, type_, FixedDensity(O3, 4, subgroup.quadrature(4)))
+    assert measure_layer(layer).nearest_subgroup == name
 
 
 def test_what_is_not_finite_is_not_called_symmetric() -> None:
