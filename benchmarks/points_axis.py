@@ -11,13 +11,16 @@ the processor time that the learned network took: PointNet++ (PointNetConv on 32
 (EdgeConv on the 8 nearest neighbours, of points and then of features). All leave out half of the points, others in
 each pass.
 
-Accuracy is on held-out families, in the last epoch; nothing is chosen by it. ``off`` is the angle between the axis that
-`parteq degree` tells and the true one, ``σ`` the singular values of ∫ λ(g) g dg.
+Accuracy is on held-out families, in the last epoch; nothing is chosen by it. As in the command, what held-out clouds do
+not need broken is undone at the end: the trained network asks one half of the held-out families and is judged on the
+other, and so the other way round; told of are both. ``off`` is the angle between the axis that `parteq degree` tells
+and the true one, ``σ`` the singular values of ∫ λ(g) g dg.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import roma
@@ -36,7 +40,8 @@ from torch_geometric.utils import scatter
 
 from parteq.apps.points import task
 from parteq.core.measure import measure_degree, nearest_subgroup
-from parteq.core.training import Augment, Batch, fit
+from parteq.core.pruning import prune_breaking
+from parteq.core.training import Augment, Batch, Settings, fit
 from parteq.datasets.points.base import PointClouds
 from parteq.datasets.points.neighbours import farthest_of_clouds
 from parteq.pipelines.benchmarks import Rows, benchmark_parser, data_folder, mean_and_spread, run_benchmark
@@ -44,6 +49,7 @@ from parteq.pipelines.points.train import Train
 
 POINTS = 512
 REGIMES = ("normal", "tilted", "every", "upright")
+NO_FILES: dict[str, Any] = {"data": "", "out": Path()}
 TILT = roma.rotvec_to_rotmat(torch.tensor([0.9, -1.3, 0.4]))
 
 
@@ -124,7 +130,7 @@ def _edges(found: Tensor, points: Tensor | int) -> Tensor:
 
 @dataclass
 class Result:
-    """One training."""
+    """One training; of a learned degree lists have an entry for each half that was asked."""
 
     regime: str
     method: str
@@ -135,13 +141,24 @@ class Result:
     parameters: int
     epochs: int
     processor_seconds: float
-    singular_values: list[float] = field(default_factory=list)
-    axis_off_deg: float | None = None
-    nearest_subgroup: str = ""
+    singular_values: list[list[float]] = field(default_factory=list)
+    axis_off_deg: list[float] = field(default_factory=list)
+    nearest_subgroup: list[str] = field(default_factory=list)
 
 
-def parts(regime: str, seed: int) -> tuple[PointClouds, TensorDataset, TensorDataset, Tensor]:
-    """Return the parts to train on, the same turned, held-out ones turned, and the axis."""
+@dataclass
+class Parts:
+    """Parts, turned, their axis, and which of two halves of the families each of the held-out ones is of."""
+
+    clouds: PointClouds
+    training: TensorDataset
+    held_out: TensorDataset
+    halves: Tensor
+    axis: Tensor
+
+
+def parts(regime: str, seed: int) -> Parts:
+    """Return the parts of a regime."""
     folder = data_folder()
     axis = torch.tensor([0.0, 0.0, 1.0])
     turned, generator = [], torch.Generator().manual_seed(1000 + seed)
@@ -157,7 +174,9 @@ def parts(regime: str, seed: int) -> tuple[PointClouds, TensorDataset, TensorDat
             turns = roma.rotvec_to_rotmat(angles * axis)
             turns = TILT @ turns if regime == "tilted" else turns
         turned.append(TensorDataset(positions @ turns.mT, *rest))
-    return opened[0], *turned, TILT @ axis if regime == "tilted" else axis
+    families, family = np.unique(opened[1].families, return_inverse=True)
+    halves = torch.randperm(len(families), generator=generator)[torch.from_numpy(family)] % 2
+    return Parts(opened[0], *turned, halves, TILT @ axis if regime == "tilted" else axis)
 
 
 def augmentation(regime: str, augmented: bool) -> Augment | None:
@@ -176,49 +195,60 @@ def augmentation(regime: str, augmented: bool) -> Augment | None:
 
 def run(regime: str, method: str, augmented: bool, seed: int, epochs: int, budget: float) -> Result:
     """Train one network and judge it; those of PyG for so many seconds of processor time."""
-    clouds, training, held_out, axis = parts(regime, seed)
-    group, degree = ("so3", "learned") if method == "learned" else (method, "full")
-    wanted = {"data": "", "out": Path(), "seed": seed}
-    torch.manual_seed(seed)
-    if method in BASELINES:
-        model: nn.Module = Scaled(BASELINES[method](28))
-    else:
-        command = Train(**wanted, group=group, degree=degree, axis=",".join(f"{x:.9f}" for x in axis.tolist()))
-        model = command.new_model(clouds, training.tensors[-1])
-        model.set_lengths(*task.lengths(training))
-    penalty = task.penalty(len(training))
-    learn = partial(fit, loss=_loss, data=training, penalty=penalty, progress=False)
-    alter = augmentation(regime, augmented)
+    given, alter = parts(regime, seed), augmentation(regime, augmented)
+    positions, classes = given.held_out.tensors[0], given.held_out.tensors[-1]
     if method in BASELINES:
         start = time.process_time()
-        learn(copy.deepcopy(model), settings=Train(**wanted, epochs=1).settings(), augment=alter)
+        train(new_model(method, given, seed), given.training, Train(**NO_FILES, epochs=1).settings(), alter)
         epochs = max(1, round(budget / (time.process_time() - start)))
-    settings = Train(**wanted, epochs=epochs).settings()
+    model = new_model(method, given, seed)
     start = time.process_time()
-    learn(model, settings=settings, augment=alter)
+    train(model, given.training, Train(**NO_FILES, epochs=epochs, seed=seed).settings(), alter)
     seconds = time.process_time() - start
-    model.eval()
-    with torch.inference_mode():
-        found = torch.cat([model(part) for part in held_out.tensors[0].split(96)]).argmax(1)
-    right = (found == held_out.tensors[-1]).double()
-    classes = held_out.tensors[-1]
-    result = Result(
-        regime,
-        method,
-        augmented,
-        seed,
-        accuracy=float(right.mean()),
-        class_accuracy=float(scatter(right, classes, reduce="mean")[classes.unique()].mean()),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        epochs=epochs,
-        processor_seconds=seconds,
-    )
-    if method == "learned":
-        layers = measure_degree(model)
-        result.singular_values = layers[0].singular_values
-        result.axis_off_deg = float(np.degrees(np.arccos(min(1.0, abs(float(torch.tensor(layers[0].axis) @ axis))))))
-        result.nearest_subgroup = nearest_subgroup([layer.broken_under for layer in layers])
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    result = Result(regime, method, augmented, seed, math.nan, math.nan, parameters, epochs, seconds)
+    if method != "learned":
+        found = labels(model, positions)
+    else:
+        found = torch.empty_like(classes)
+        for judged in (given.halves == 0, given.halves == 1):
+            asked = TensorDataset(*(tensor[~judged] for tensor in given.held_out.tensors))
+            pruned = copy.deepcopy(model)
+            prune_breaking(pruned, partial(task.losses, pruned, asked, classes[~judged], torch.device("cpu")))
+            found[judged] = labels(pruned, positions[judged])
+            layers = measure_degree(pruned)
+            result.singular_values.append(layers[0].singular_values)
+            cosine = min(1.0, abs(float(torch.tensor(layers[0].axis) @ given.axis)))
+            result.axis_off_deg.append(math.degrees(math.acos(cosine)))
+            result.nearest_subgroup.append(nearest_subgroup([layer.broken_under for layer in layers]))
+    right = (found == classes).double()
+    result.accuracy = float(right.mean())
+    result.class_accuracy = float(scatter(right, classes, reduce="mean")[classes.unique()].mean())
     return result
+
+
+def new_model(method: str, given: Parts, seed: int) -> nn.Module:
+    """Return an untrained network."""
+    torch.manual_seed(seed)
+    if method in BASELINES:
+        return Scaled(BASELINES[method](28))
+    group, degree = ("so3", "learned") if method == "learned" else (method, "full")
+    command = Train(**NO_FILES, group=group, degree=degree, axis=",".join(f"{x:.9f}" for x in given.axis.tolist()))
+    model = command.new_model(given.clouds, given.training.tensors[-1])
+    model.set_lengths(*task.lengths(given.training))
+    return model
+
+
+def train(model: nn.Module, data: TensorDataset, settings: Settings, alter: Augment | None) -> None:
+    """Train as the command does."""
+    fit(model, _loss, data, settings, penalty=task.penalty(len(data)), augment=alter, progress=False)
+
+
+@torch.inference_mode()
+def labels(model: nn.Module, positions: Tensor) -> Tensor:
+    """Return what the network takes parts for."""
+    model.eval()
+    return torch.cat([model(part) for part in positions.split(96)]).argmax(1)
 
 
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -235,9 +265,10 @@ def table(rows: list[Result]) -> str:
         line = f"{key[0]:8} {key[1]:10} {'augmented' if key[2] else '':9} {mean_and_spread(rates)}"
         line += f"  {group[0].parameters:7} weights  {seconds:4.0f} s"
         if key[1] == "learned":
-            values = ["/".join(f"{value:.3f}" for value in row.singular_values) for row in group]
-            off = ", ".join(f"{row.axis_off_deg:.1f}°" for row in group)
-            line += f"  σ {', '.join(values)}  off {off}  {', '.join(row.nearest_subgroup for row in group)}"
+            values = ("/".join(f"{value:.3f}" for value in each) for row in group for each in row.singular_values)
+            off = (f"{each:.1f}°" for row in group for each in row.axis_off_deg)
+            named = (each for row in group for each in row.nearest_subgroup)
+            line += f"  σ {', '.join(values)}  off {', '.join(off)}  {', '.join(named)}"
         lines.append(line)
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from torch import Tensor, nn
 
-    from parteq.core.training import Settings
+    from parteq.core.training import Augment, Settings
 
     Row = TypeVar("Row", bound=DataclassInstance)
 else:
@@ -76,6 +76,7 @@ def train_classifier(
     training: tuple[Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
     settings: Settings,
+    augment: Augment | None = None,
     **prices: Any,
 ) -> None:
     """Trains a network as `parteq histo train` does, and leaves it in evaluation mode.
@@ -85,6 +86,7 @@ def train_classifier(
         training: images in 0…1, shape (n, channels, y, x), and labels.
         validation: others; what learned densities break and these do not need broken is undone.
         settings: of the training.
+        augment: alters a batch before it is learned.
         **prices: of broken symmetry where not the defaults, see `parteq.core.chain.degree_penalty`.
     """
     from torch.utils.data import TensorDataset
@@ -98,7 +100,8 @@ def train_classifier(
     images, labels = validation
     penalty = partial(degree_penalty, samples=len(training[0]), **prices)
     prune = pruning(model, lambda: calibrated_losses(_logits(model, images), labels), settings)
-    fit(model, task.loss, TensorDataset(*training), settings, penalty=penalty, after_epoch=prune, progress=False)
+    data = TensorDataset(*training)
+    fit(model, task.loss, data, settings, penalty=penalty, augment=augment, after_epoch=prune, progress=False)
     model.eval()
 
 

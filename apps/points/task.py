@@ -158,10 +158,15 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def _loss_of(model: nn.Module, found: Tensor, wanted: Tensor) -> Float[Tensor, " clouds"]:
     """The loss of each cloud, of what the model says of it."""
-    if wanted.dim() == 1:
+    if _are_labels(wanted):
         return cross_entropy(found, wanted, reduction="none")
     scale = _network(model).target_std.to(found)
     return l1_loss(found / scale, wanted.to(found) / scale, reduction="none").mean(1)
+
+
+def _are_labels(wanted: Tensor) -> bool:
+    """Whether these `answers` are classes, not a target."""
+    return wanted.dim() == 1
 
 
 def penalty(count: int) -> Penalty:
@@ -269,7 +274,7 @@ def losses(model: nn.Module, data: Dataset[Any], wanted: Tensor, device: torch.d
         device: where.
     """
     found = outputs(model, data, device)
-    return calibrated_losses(found, wanted) if wanted.dim() == 1 else _loss_of(model, found, wanted)
+    return calibrated_losses(found, wanted) if _are_labels(wanted) else _loss_of(model, found, wanted)
 
 
 def evaluate(
@@ -299,6 +304,6 @@ def evaluate(
     generator = torch.Generator().manual_seed(seed)
     turns = [None] if rotate == "none" else [draw(len(wanted), generator) for _ in range(repeats)]
     found: Sequence[Tensor] = [outputs(model, data, device, turn) for turn in turns]
-    if wanted.dim() == 1:
+    if _are_labels(wanted):
         return classification_scores([rows.numpy() for rows in found], wanted.numpy())
     return regression_scores([rows[:, 0].numpy() for rows in found], wanted[:, 0].double().numpy(), factor)

@@ -230,7 +230,7 @@ class Train(Clouds, TrainingCommand):
         from parteq.apps.points.models import create_model
         from parteq.datasets.points.elements import COVALENT_RADII_IN_ANGSTROMS, ELEMENTS
 
-        classify = wanted.dim() == 1
+        classify = self.task == "classify"
         atoms = not classify and tuple(training.feature_names) == tuple(ELEMENTS)
         model = create_model(
             num_classes=len(training.classes) if classify else 0,
