@@ -11,12 +11,13 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-__all__ = ["RANGE", "Labels", "Probabilities", "at_temperature", "calibrated_losses", "fit_temperature"]
+__all__ = ["RANGE", "Labels", "Probabilities", "at_temperature", "fit_temperature", "losses_and_errors"]
 
 RANGE = (0.05, 20.0)
 """Of temperatures."""
@@ -60,10 +61,10 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     return math.exp(minimize_scalar(loss, bounds=[math.log(end) for end in RANGE], method="bounded").x)
 
 
-def calibrated_losses(
+def losses_and_errors(
     outputs: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]
-) -> Float[Tensor, " samples"]:
-    """The cross-entropy of each sample, in nats, at the temperature that `fit_temperature` finds for these.
+) -> Float[Tensor, "2 samples"]:
+    """Of each sample the cross-entropy, in nats, at the temperature that `fit_temperature` finds, and 1 if misjudged.
 
     So two networks are compared by what they know, not by how sure they are of it.
 
@@ -72,5 +73,7 @@ def calibrated_losses(
         labels: their classes.
     """
     logits = outputs.double().cpu()
-    temperature = fit_temperature(logits.softmax(-1).numpy(), labels.cpu().numpy())
-    return cross_entropy(logits / temperature, labels.cpu(), reduction="none")
+    wanted = labels.cpu()
+    temperature = fit_temperature(logits.softmax(-1).numpy(), wanted.numpy())
+    losses = cross_entropy(logits / temperature, wanted, reduction="none")
+    return torch.stack([losses, (logits.argmax(-1) != wanted).double()])

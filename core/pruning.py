@@ -5,9 +5,11 @@ some layer of many ends with a percent or two of its kernel's energy broken, and
 a subgroup, what is measured then looks like a finding. The size of the energy does not tell: some networks need one
 percent, as a weight after it may be large. Samples that were not trained on do.
 
-A change is *harmless* if it raises the mean held-out loss by no more than a fiftieth. Where all that is broken is so
+A change is *harmless* if it raises the mean held-out loss by no more than a fiftieth, and the number of held-out
+samples that are misjudged by no more than a fiftieth and a standard error, for these come whole. Losses tell more than
+errors, unless a few samples make up most of them, as where a network is sure and wrong. Where all that is broken is so
 little that without structure it would count as nothing (`parteq.core.measure.TOLERANCE`), making all of it uniform may
-raise the loss by a standard error more.
+raise the loss, too, by a standard error more.
 
 At the end alone it would come too late for the weights, which have learned with what is undone then. But early, little
 is broken yet, also where it is needed: that making it uniform changes little says nothing. What does is that held-out
@@ -38,10 +40,10 @@ ENOUGH = 1000
 _HARMLESS = 0.02  # of the mean loss
 _RISE = "rise_if_uniform"  # in the state to resume from: of the loss of each held-out sample, summed over epochs
 
-Losses = Callable[[], Float[Tensor, " samples"]]
+Losses = Callable[[], Float[Tensor, "kinds samples"]]
 """Evaluates a model as it then stands, in evaluation mode, on samples it was not trained on; every time the same
-samples in the same order. Of classes `parteq.core.calibration.calibrated_losses`: a network that is too sure of what it
-gets wrong is less so where it is made symmetric, which hides what it loses."""
+samples in the same order. Losses, and for classes errors, as `parteq.core.calibration.losses_and_errors` gives them: a
+network that is too sure of what it gets wrong is less so where it is made symmetric, which hides what it loses."""
 
 
 def pruning(model: nn.Module, losses: Losses, settings: Settings, state: dict[str, Any] | None = None) -> AfterEpoch:
@@ -77,9 +79,16 @@ def pruning(model: nn.Module, losses: Losses, settings: Settings, state: dict[st
 
 @torch.no_grad()
 def _rise_if_uniform(model: nn.Module, losses: Losses) -> Tensor:
-    before = losses().double()
+    """Of the loss of each sample, not of what is misjudged."""
+    before = losses()[0].double()
     with full_symmetry(model):
-        return losses().double() - before
+        return losses()[0].double() - before
+
+
+def _standard_errors(rows: Float[Tensor, "kinds samples"]) -> Float[Tensor, " kinds"]:
+    """Of the means; 0 of a single sample, and of a change of a single sample that sample, also after rounding."""
+    count = rows.shape[1]
+    return rows.std(1) / count**0.5 * (1 + 1e-9) if count > 1 else rows.new_zeros(len(rows))
 
 
 @torch.no_grad()
@@ -103,7 +112,7 @@ def prune_breaking(model: nn.Module, losses: Losses) -> tuple[float, float]:
             broken[density] = max(broken.get(density, 0.0), broken_energy(layer))
     before = losses().double()
     if not broken:
-        return float(before.mean()), float(before.mean())
+        return float(before[0].mean()), float(before[0].mean())
     densities = sorted(broken, key=lambda density: broken[density])
     trained = [[parameter.clone() for parameter in density.parameters()] for density in densities]
     smaller = candidate_subgroups(model)[1:-1]  # all but the whole group and none
@@ -119,12 +128,13 @@ def prune_breaking(model: nn.Module, losses: Losses) -> tuple[float, float]:
 
     def harmless(in_doubt: bool = False) -> bool:
         rise = losses().double() - before
-        allowed = _HARMLESS * before.mean() + (rise.std() / len(rise) ** 0.5 if in_doubt else 0)
-        return bool(rise.mean() <= allowed)
+        spare = _standard_errors(rise)
+        spare[0] *= in_doubt
+        return bool((rise.mean(1) <= _HARMLESS * before.mean(1) + spare).all())
 
     # How many can be uniform lies in [least, most]: by halving, but all of them are asked for first.
     least, most, asked = 0, len(densities), len(densities)
-    slight = max(broken.values()) <= TOLERANCE and len(before) > 1
+    slight = max(broken.values()) <= TOLERANCE
     while least < most:
         keep(asked)
         least, most = (asked, most) if harmless(slight and asked == len(densities)) else (least, asked - 1)
@@ -135,4 +145,4 @@ def prune_breaking(model: nn.Module, losses: Losses) -> tuple[float, float]:
             break
     else:
         keep(least)
-    return float(before.mean()), float(losses().double().mean())
+    return float(before[0].mean()), float(losses()[0].double().mean())

@@ -92,14 +92,14 @@ def train_classifier(
     from torch.utils.data import TensorDataset
 
     from parteq.apps.histo import task
-    from parteq.core.calibration import calibrated_losses
+    from parteq.core.calibration import losses_and_errors
     from parteq.core.chain import degree_penalty
     from parteq.core.pruning import pruning
     from parteq.core.training import fit
 
     images, labels = validation
     penalty = partial(degree_penalty, samples=len(training[0]), **prices)
-    prune = pruning(model, lambda: calibrated_losses(_logits(model, images), labels), settings)
+    prune = pruning(model, lambda: losses_and_errors(_logits(model, images), labels), settings)
     data = TensorDataset(*training)
     fit(model, task.loss, data, settings, penalty=penalty, augment=augment, after_epoch=prune, progress=False)
     model.eval()

@@ -18,7 +18,7 @@ from parteq.apps.histo.appearance import as_unit
 from parteq.apps.histo.augment import orbit, transform
 from parteq.apps.histo.calibration import reliability
 from parteq.apps.histo.metrics import classification_metrics
-from parteq.core.calibration import at_temperature, calibrated_losses
+from parteq.core.calibration import at_temperature, losses_and_errors
 from parteq.core.distributed import gather, rank, world_size
 from parteq.core.export import fast_forward
 from parteq.core.training import Batch, at_a_time, read_batches
@@ -187,9 +187,9 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return cross_entropy(model(as_unit(images)).float(), labels)
 
 
-def losses(model: nn.Module, dataset: ImageDataset, device: torch.device) -> Float[Tensor, " images"]:
-    """The cross-entropy of each image, in nats, at the temperature that suits these images best; see `outputs`."""
-    return calibrated_losses(outputs(model, dataset, device)[0], torch.from_numpy(dataset.labels).long())
+def losses(model: nn.Module, dataset: ImageDataset, device: torch.device) -> Float[Tensor, "2 images"]:
+    """Losses and errors of each image, see `parteq.core.calibration.losses_and_errors` and `outputs`."""
+    return losses_and_errors(outputs(model, dataset, device)[0], torch.from_numpy(dataset.labels).long())
 
 
 def predict(

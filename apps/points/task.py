@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from parteq.apps.points.metrics import classification_scores, regression_scores
 from parteq.apps.points.models import PointNetwork
 from parteq.apps.points.samples import samples
-from parteq.core.calibration import calibrated_losses
+from parteq.core.calibration import losses_and_errors
 from parteq.core.chain import degree_penalty
 from parteq.core.distributed import gather, rank, world_size
 from parteq.core.training import Augment, Batch, Penalty, read_batches, uniform
@@ -262,10 +262,8 @@ def outputs(
     return found
 
 
-def losses(model: nn.Module, data: Dataset[Any], wanted: Tensor, device: torch.device) -> Float[Tensor, " clouds"]:
-    """What `loss` is the mean of, cloud by cloud, classes at the temperature that suits these clouds best.
-
-    Of families that it has not seen a network is far too sure, which would hide what it knows; see `outputs`.
+def losses(model: nn.Module, data: Dataset[Any], wanted: Tensor, device: torch.device) -> Float[Tensor, "kinds clouds"]:
+    """What `loss` is the mean of, cloud by cloud; of classes see `parteq.core.calibration.losses_and_errors`.
 
     Args:
         model: a network of points.
@@ -274,7 +272,7 @@ def losses(model: nn.Module, data: Dataset[Any], wanted: Tensor, device: torch.d
         device: where.
     """
     found = outputs(model, data, device)
-    return calibrated_losses(found, wanted) if _are_labels(wanted) else _loss_of(model, found, wanted)
+    return losses_and_errors(found, wanted) if _are_labels(wanted) else _loss_of(model, found, wanted)[None]
 
 
 def evaluate(

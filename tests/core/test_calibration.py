@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parteq.core.calibration import RANGE, at_temperature, calibrated_losses, fit_temperature
+from parteq.core.calibration import RANGE, at_temperature, fit_temperature, losses_and_errors
 
 
 def honest(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +69,8 @@ def test_extreme_probabilities_have_a_temperature(probabilities):
 def test_losses_tell_what_is_known_not_how_surely(scale):
     logits, labels = (torch.from_numpy(array) for array in honest(4000, 3))
     told = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    found = calibrated_losses(scale * logits, labels)
+    found, errors = losses_and_errors(scale * logits, labels)
+    assert errors.tolist() == (logits.argmax(1) != labels).tolist()
     assert float(found.mean()) == pytest.approx(float(told.mean()), rel=0.01)
     assert np.corrcoef(found, told)[0, 1] > 0.99
 
@@ -78,6 +79,6 @@ def test_losses_of_what_is_wrong_are_higher():
     labels = torch.arange(30) % 3
     outputs = torch.nn.functional.one_hot(labels, 3).double()
     outputs[0] = outputs[1]
-    found = calibrated_losses(9 * outputs, labels)
-    assert found.shape == (30,)
-    assert found.argmax() == 0
+    losses, errors = losses_and_errors(9 * outputs, labels)
+    assert losses.argmax() == 0
+    assert errors.tolist() == [1] + 29 * [0]

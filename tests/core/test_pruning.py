@@ -44,7 +44,7 @@ def _broken(model: nn.Module) -> list[float]:
 def test_what_nothing_needs_is_undone() -> None:
     model = _network([0.1, 0.3, 0.02])
     assert min(_broken(model)) > 1e-5
-    assert prune_breaking(model, lambda: torch.ones(10)) == (1, 1)
+    assert prune_breaking(model, lambda: torch.ones(1, 10)) == (1, 1)
     assert max(_broken(model)) < 1e-12
 
 
@@ -59,7 +59,7 @@ def test_what_is_needed_stays_and_the_rest_is_undone() -> None:
 
     def losses() -> Tensor:
         (error,) = equivariance_errors(middle, [mirror])
-        return torch.full((20,), 2.0 if error < 0.3 else 1.0)
+        return torch.full((1, 20), 2.0 if error < 0.3 else 1.0)
 
     assert broken_energy(middle, c4) > 1e-4
     assert prune_breaking(model, losses) == (1, 1)
@@ -76,7 +76,7 @@ def test_a_fiftieth_in_the_mean_is_harmless(rise: float, undone: bool) -> None:
     before = _broken(model)
 
     def losses() -> Tensor:
-        return 2 + torch.tensor([2 * rise + 1, 2 * rise - 1]) * float(_broken(model) != before)
+        return 2 + torch.tensor([[2 * rise + 1, 2 * rise - 1]]) * float(_broken(model) != before)
 
     prune_breaking(model, losses)
     assert _broken(model) == ([pytest.approx(0, abs=1e-12)] * 2 if undone else before)
@@ -87,8 +87,22 @@ def test_of_slight_breaking_a_standard_error_more_is_harmless(scale: float, undo
     model = _network([0.02, scale])
     before = _broken(model)
     assert undone == (max(before) < TOLERANCE)
-    rise = 0.05 + torch.tensor([0.1, -0.1] * 5)  # of standard error .03
+    rise = 0.05 + torch.tensor([[0.1, -0.1] * 5])  # of standard error .03
     prune_breaking(model, lambda: 1 + rise * float(_broken(model) != before))
+    assert _broken(model) == ([pytest.approx(0, abs=1e-12)] * 2 if undone else before)
+
+
+@pytest.mark.parametrize(("more", "undone"), [(1, True), (2, True), (3, False)])
+def test_errors_come_whole_and_may_rise_by_a_fiftieth_and_a_standard_error(more: int, undone: bool) -> None:
+    """Whatever the losses say: of 100 samples 50 are misjudged, and now ``more``."""
+    model = _network([0.1, 0.3])
+    before = _broken(model)
+
+    def losses() -> Tensor:
+        errors = torch.arange(100) < 50 + more * (_broken(model) != before)
+        return torch.stack([torch.ones(100), errors.float()])
+
+    prune_breaking(model, losses)
     assert _broken(model) == ([pytest.approx(0, abs=1e-12)] * 2 if undone else before)
 
 
@@ -97,10 +111,10 @@ def test_frozen_densities_stay_as_they_are() -> None:
     before = _broken(model)
     for parameter in model[0].density.parameters():
         parameter.requires_grad_(False)
-    prune_breaking(model, lambda: torch.ones(10))
+    prune_breaking(model, lambda: torch.ones(1, 10))
     assert _broken(model) == [before[0], pytest.approx(0, abs=1e-12)]
     frozen = nn.Sequential(model[0])
-    assert prune_breaking(frozen, lambda: torch.ones(10)) == (1, 1)
+    assert prune_breaking(frozen, lambda: torch.ones(1, 10)) == (1, 1)
     assert _broken(frozen) == before[:1]
 
 
@@ -121,7 +135,7 @@ def test_an_axis_is_kept_where_it_was_found() -> None:
 
     def losses() -> Tensor:
         tells = float(torch.linalg.svdvals(density.mean_matrix())[0]) > 0.2
-        return torch.full((20,), 1.0 if tells else 2.0)
+        return torch.full((1, 20), 1.0 if tells else 2.0)
 
     assert prune_breaking(model, losses) == (1, 1)
     degree = measure_degree(model)[0]
@@ -132,7 +146,7 @@ def test_an_axis_is_kept_where_it_was_found() -> None:
 
 def _harm(model: nn.Module, harm: float) -> Tensor:
     """Losses that what is broken raises, more in some samples than in others."""
-    return 2 + harm * torch.linspace(0.5, 1.5, 10) * float(max(_broken(model)) > 1e-12)
+    return 2 + harm * torch.linspace(0.5, 1.5, 10)[None] * float(max(_broken(model)) > 1e-12)
 
 
 @pytest.mark.parametrize(
