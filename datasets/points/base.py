@@ -30,7 +30,7 @@ from torch.utils.data import Dataset
 
 from parteq.datasets.base import check_classes, check_groups, check_labels
 from parteq.datasets.errors import DataError
-from parteq.datasets.points.positions import as_float32
+from parteq.datasets.points.positions import LARGEST, as_float32
 from parteq.datasets.splits import grouped_split
 
 __all__ = ["ArrayClouds", "CloudBatch", "PointClouds", "whole"]
@@ -90,7 +90,7 @@ class PointClouds(Dataset[CloudBatch], ABC):
 
     Raises:
         DataError: no clouds; an empty cloud; labels not integers, negative, or beyond the classes; targets that are not
-            finite; lengths that differ.
+            finite in 32 bits; lengths that differ.
     """
 
     def __init__(
@@ -132,8 +132,9 @@ class PointClouds(Dataset[CloudBatch], ABC):
             raise DataError(
                 self.source, f"targets have the shape {list(targets.shape)} for {len(self)} clouds, {len(names)} names"
             )
-        if targets.dtype.kind not in "iuf" or not np.isfinite(targets).all():
-            raise DataError(self.source, "targets are not finite numbers")
+        # Batches hold them in 32 bits.
+        if targets.dtype.kind not in "iuf" or not (np.abs(targets) <= np.finfo(np.float32).max).all():
+            raise DataError(self.source, "targets are not finite numbers, or too large for 32 bits")
         if len(set(names)) != len(names):
             raise DataError(self.source, "two targets have the same name")
         return targets.astype(np.float64)
@@ -143,8 +144,26 @@ class PointClouds(Dataset[CloudBatch], ABC):
         """Clouds of the store one behind the other: positions [sum n, 3], features [sum n, F] or None.
 
         Raises:
-            DataError: they cannot be read, or are not finite.
+            DataError: they cannot be read, or as `_check_points`.
         """
+
+    def _check_points(
+        self,
+        rows: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        positions: NDArray[np.float32],
+        features: NDArray[np.float32] | None,
+    ) -> None:
+        """What `_read` gives of clouds with so many points.
+
+        Raises:
+            DataError: positions or features are not finite, or beyond `LARGEST`.
+        """
+        for values in (positions, features):
+            if values is not None and not (sound := (np.abs(values) <= LARGEST).all(1)).all():
+                bad = rows[np.searchsorted(np.cumsum(sizes), sound.argmin(), side="right")]
+                reason = f"has points that are not finite (NaN or infinity), or beyond {LARGEST:g}"
+                raise DataError(self.source, f"cloud {bad} {reason}")
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -269,7 +288,8 @@ class ArrayClouds(PointClouds):
         facts: the other arguments of `PointClouds`.
 
     Raises:
-        DataError: as `PointClouds`; arrays of other shapes; positions or features that are not finite.
+        DataError: as `PointClouds`; arrays of other shapes; positions or features that are not finite, or beyond
+            `LARGEST`.
     """
 
     def __init__(
@@ -286,7 +306,8 @@ class ArrayClouds(PointClouds):
             sizes, points = np.full(len(points), points.shape[1]), points.reshape(-1, points.shape[2])
         super().__init__(source, [] if sizes is None else sizes, **facts)
         width = len(self.feature_names)
-        values = None if features is None else np.asarray(features, np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            values = None if features is None else np.asarray(features, np.float32)
         total = int(self.sizes.sum())
         if points.shape != (total, 3):
             raise DataError(source, f"positions have the shape {list(points.shape)} instead of [{total}, 3]")
@@ -295,11 +316,8 @@ class ArrayClouds(PointClouds):
         if values is None and width:
             raise DataError(source, f"names {width} features of points, but there are none")
         points = as_float32(points, self.sizes)
+        self._check_points(self._rows, self.sizes, points, values)
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        for array in (points, values):
-            if array is not None and not (finite := np.isfinite(array).all(1)).all():
-                bad = int(np.searchsorted(self._starts, finite.argmin(), side="right")) - 1
-                raise DataError(source, f"cloud {bad} has points that are not finite (NaN or infinity)")
         self._positions, self._features = points, values
 
     def _read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

@@ -1,8 +1,8 @@
 """A folder of meshes by class, and the points drawn on them.
 
 Layouts: ROOT/CLASS/*.off, ROOT/{train,val,test}/CLASS/*.off, or ROOT/CLASS/{train,val,test}/*.off as ModelNet has it.
-Folders within a class are families: ROOT/CLASS/FAMILY/*.off. Where a class has any, a file that lies in none is a
-family of its own.
+Folders within a class are families, with all that lies below them: ROOT/CLASS/FAMILY/*.off. Where a class has any, a
+file that lies in none is a family of its own.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 Points = NDArray[np.float32]
 
 _BLOCK = 2**20
+# To be raised where readers come to read a file otherwise, so that it is drawn again: 2 since concave faces are cut.
+_EDITION = 2
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,14 @@ def _files_of_class(home: Path, anchor: Path) -> Iterator[tuple[Path, str | None
     for file in _meshes(home):
         yield file, f"{home.name}/{file.name}" if families else None
     for family in families:
-        yield from ((file, f"{home.name}/{family.name}") for file in _meshes(family))
+        yield from ((file, f"{home.name}/{family.name}") for file in _below(family, anchor))
+
+
+def _below(path: Path, anchor: Path) -> Iterator[Path]:
+    """Mesh files in `path` and in the folders below it."""
+    yield from _meshes(path)
+    for folder in _folders(path, anchor):
+        yield from _below(folder, anchor)
 
 
 def open_folder(root: str | os.PathLike[str]) -> MeshFolder:
@@ -177,7 +186,7 @@ class Drawer:
         if not path.is_file():
             raise DataError(path, "is not a regular file")
         try:
-            digest = hashlib.sha256(repr((file.name, self._points, self._seed)).encode())
+            digest = hashlib.sha256(repr((_EDITION, file.name, self._points, self._seed)).encode())
             with path.open("rb") as stream:
                 while block := stream.read(_BLOCK):
                     digest.update(block)

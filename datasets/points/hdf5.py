@@ -167,21 +167,22 @@ class HDF5Clouds(PointClouds):
         sizes = StoredArray(path, "sizes").read()
         if sizes.ndim != 1:
             raise DataError(path, f"'sizes' has the shape {list(sizes.shape)} instead of [N]")
-        splits = splits_in_hdf5(path)
-        if split not in (*(splits or ("train",)), None):
-            raise DataError(path, f"has no {split!r} split; it has {', '.join(splits) or 'one undivided set'}")
         rows = np.arange(len(sizes))
-        if splits and split is not None:
-            rows = np.flatnonzero(np.array(_texts(path, "splits")) == split)
 
         def facts(name: str, kind: str) -> Any:
+            """What is said of the clouds in these rows; None where nothing is."""
             if name not in names:
                 return None
-            values = _texts(path, name) if kind == "bytes" else StoredArray(path, name, kind).read()
-            if len(values) != len(sizes):
-                raise DataError(path, f"{len(values)} {name} for {len(sizes)} clouds")
-            return np.asarray(values)[rows]
+            values = np.asarray(_texts(path, name) if kind == "bytes" else StoredArray(path, name, kind).read())
+            if values.shape[:1] != sizes.shape:
+                raise DataError(path, f"{name!r} has the shape {list(values.shape)} for {len(sizes)} clouds")
+            return values[rows]
 
+        splits, parts = splits_in_hdf5(path), facts("splits", "bytes")
+        if split not in (*(splits or ("train",)), None):
+            raise DataError(path, f"has no {split!r} split; it has {', '.join(splits) or 'one undivided set'}")
+        if splits and split is not None:
+            rows = np.flatnonzero(parts == split)
         stems, recipes = facts("names", "bytes"), facts("recipes", "bytes")
         super().__init__(
             path,
@@ -208,15 +209,21 @@ class HDF5Clouds(PointClouds):
         total = sum(sizes.tolist())
         shape = stored.open().shape
         stored.close()
-        if shape != (total, width) or sizes.min() < 1:
+        if sizes.min() < 1:
+            raise DataError(self.source, f"cloud {int(sizes.argmin())} has no points")
+        if shape != (total, width):
             raise DataError(self.source, f"{name!r} has the shape {list(shape)} instead of [{total}, {width}]")
         return stored
 
     def _read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         sizes = np.diff(self._starts)[rows]
         positions = as_float32(self._points(self._positions, 3, rows), sizes)
-        features = None if self._features is None else self._points(self._features, len(self.feature_names), rows)
-        return positions, None if features is None else features.astype(np.float32)
+        features: NDArray[np.float32] | None = None
+        if self._features is not None:
+            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                features = self._points(self._features, len(self.feature_names), rows).astype(np.float32)
+        self._check_points(rows, sizes, positions, features)
+        return positions, features
 
     def _points(self, stored: StoredArray, width: int, rows: NDArray[np.int64]) -> NDArray[np.floating]:
         """These clouds' part of an array; clouds that follow one another in the file are read together."""
@@ -226,6 +233,4 @@ class HDF5Clouds(PointClouds):
         with refusing(self.source):
             parts += [array[self._starts[run[0]] : self._starts[run[-1] + 1]] for run in runs]
         values: NDArray[np.floating] = np.concatenate(parts)
-        if not (np.abs(values) <= np.finfo(np.float32).max).all():
-            raise DataError(self.source, f"{stored.key!r} has points that are not finite (NaN or infinity)")
         return values

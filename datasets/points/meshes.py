@@ -1,15 +1,13 @@
 """Points on the surfaces of meshes, and points of files that hold nothing else.
 
-Meshes are read by trimesh (PLY and STL, text and binary; OBJ), OFF and PLY with faces of several sizes by
-`parteq.datasets.points.polygons`, VRML and XYZ by `vrml` and `xyz` beside it. Of a mesh, points are drawn uniformly by
-area.
+OBJ, OFF, PLY, VRML and XYZ are read by the modules beside this one, STL by trimesh. Faces are cut into triangles
+(`polygons`), on which points are drawn uniformly by area.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parteq.datasets.errors import DataError
-from parteq.datasets.points.polygons import read_off, read_polygon_ply
-from parteq.datasets.points.positions import as_float32
+from parteq.datasets.points.obj import read_obj
+from parteq.datasets.points.off import read_off
+from parteq.datasets.points.ply import read_ply
+from parteq.datasets.points.polygons import Polygons
+from parteq.datasets.points.positions import LARGEST, as_float32
 from parteq.datasets.points.vrml import read_vrml
 from parteq.datasets.points.xyz import read_xyz
 
@@ -30,8 +31,8 @@ SUFFIXES = frozenset((".off", ".ply", ".obj", ".stl", ".npy", ".xyz", ".wrl"))
 
 _MAX_BYTES = 2**30
 
-Surface = tuple[NDArray[Any], NDArray[Any] | None]
-"""Vertices and triangles, or points and None."""
+Surface = tuple[NDArray[Any], Polygons | None]
+"""Vertices and faces, or points and None."""
 
 
 def load_points(path: str | os.PathLike[str], count: int, generator: np.random.Generator) -> NDArray[np.float32]:
@@ -46,17 +47,21 @@ def load_points(path: str | os.PathLike[str], count: int, generator: np.random.G
         Positions float32 [n, 3].
 
     Raises:
-        DataError: as `load_surface`; a mesh without area.
+        DataError: as `load_surface`; a mesh without area; points too far apart for 32 bits.
     """
     vertices, faces = load_surface(path)
-    if faces is not None:
+    if faces is None:
+        if len(vertices) > count:
+            vertices = vertices[generator.permutation(len(vertices))[:count]]
+        points = as_float32(vertices, [len(vertices)])
+    else:
         try:
-            return sample_surface(vertices, faces, count, generator)
+            points = sample_surface(vertices, faces, count, generator)
         except ValueError as error:
             raise DataError(path, str(error)) from error
-    if len(vertices) > count:
-        vertices = vertices[generator.permutation(len(vertices))[:count]]
-    return as_float32(vertices, [len(vertices)])
+    if np.abs(points).max() > LARGEST:
+        raise DataError(path, f"has points beyond {LARGEST:g}, whose squares are too large for 32 bits")
+    return points
 
 
 def load_surface(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
@@ -64,7 +69,7 @@ def load_surface(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDA
 
     Raises:
         DataError: not such a file, or a damaged one; no vertices or faces; vertices that are not finite; faces of
-            vertices that are not there.
+            vertices that are not there, or too many that are concave.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,27 +84,28 @@ def load_surface(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDA
     # Also what is beyond float32, in which clouds are kept, is not finite.
     if not (np.abs(vertices) <= np.finfo(np.float32).max).all():
         raise DataError(path, "has vertices that are not finite (NaN or infinity)")
-    if faces is not None:
-        if len(faces) == 0:
-            raise DataError(path, "is empty: it has no faces")
-        if faces.min() < 0 or faces.max() >= len(vertices):
-            raise DataError(path, f"has a face of vertex {faces.max()}, but {len(vertices)} vertices")
-        faces = faces.astype(np.int64)
-    return vertices.astype(np.float64), faces
+    vertices = vertices.astype(np.float64)
+    if faces is None:
+        return vertices, None
+    try:
+        faces.check(len(vertices))
+        triangles = faces.triangles(vertices)
+    except ValueError as error:
+        raise DataError(path, str(error)) from error
+    if len(triangles) == 0:
+        raise DataError(path, "is empty: it has no faces")
+    return vertices, triangles
 
 
 def _read(path: Path) -> Surface:
-    """Vertices and triangles, or points and None, whatever they are worth."""
+    """Vertices and faces, or points and None, whatever they are worth."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(path, f"is none of {', '.join(sorted(SUFFIXES))}")
     if suffix == ".wrl":
         return read_vrml(path)
     try:
-        content = path.read_bytes()
-        return _READERS[suffix](content) if suffix in _READERS else _read_by_trimesh(path, suffix, content)
-    except DataError:
-        raise
+        return _READERS[suffix](path.read_bytes())
     except Exception as error:
         # Any type: the parsers raise whatever the text leads them into.
         raise DataError(
@@ -113,86 +119,35 @@ def _read_npy(content: bytes) -> Surface:
     return table[:, :3] if table.ndim == 2 else table, None
 
 
-def _read_by_trimesh(path: Path, suffix: str, content: bytes) -> Surface:
-    """PLY, OBJ and STL."""
+def _read_stl(content: bytes) -> Surface:
+    """An STL, in text or in bytes."""
     import trimesh  # Only who reads meshes needs it.
 
-    if suffix in _CLEANERS:
-        content = _CLEANERS[suffix](content)
-    if not _is_whole(suffix, content):
-        raise DataError(path, "is cut off: it holds less than its header says")
-    # A stream has no folder, so that a mesh cannot name other files to be read.
-    try:
-        loaded = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False, maintain_order=True)
-    except ValueError:
-        # Of faces of several sizes; what is damaged is refused there, too.
-        if suffix == ".ply" and b"format ascii" not in content.partition(b"end_header")[0]:
-            return read_polygon_ply(content)
-        raise
+    # Some programs begin the header of one in bytes with "solid", too.
+    text = len(content) < 84 or (content.lstrip().lower().startswith(b"solid") and b"\0" not in content[:84])
+    if not text:
+        # How long it is by the number of triangles in its header; trimesh takes one with more behind them for text.
+        length = 84 + 50 * int.from_bytes(content[80:84], "little")
+        if len(content) < length:
+            raise ValueError("it is cut off: it holds less than its header says")
+        content = content[:length]
+    loaded = trimesh.load(io.BytesIO(content), file_type="stl", process=False, maintain_order=True)
     if isinstance(loaded, trimesh.Scene):
         loaded = loaded.to_geometry()
-    if isinstance(loaded, trimesh.PointCloud):
-        promised = re.search(rb"^element\s+face\s+[1-9]", content.partition(b"end_header")[0], re.MULTILINE)
-        if suffix == ".ply" and promised:
-            raise DataError(path, "is cut off: it lacks the faces that its header says it has")
-        if suffix == ".obj" and re.search(rb"^\s*(l|curv2?|surf)\s", content, re.MULTILINE):
-            raise DataError(path, "holds lines or curves, no surface")
-        return np.asarray(loaded.vertices), None
     if not isinstance(loaded, trimesh.Trimesh):
-        raise DataError(path, "holds lines or curves, no surface")
-    return np.asarray(loaded.vertices), np.asarray(loaded.faces).reshape(-1, 3)
+        raise ValueError("it holds no triangles")
+    faces = np.asarray(loaded.faces).reshape(-1, 3)
+    return np.asarray(loaded.vertices), Polygons.of(faces.ravel(), np.full(len(faces), 3))
 
 
-def _is_whole(suffix: str, content: bytes) -> bool:
-    """Whether a file has as many lines or bytes as its header says, which trimesh does not ask of every format."""
-    if suffix == ".stl" and _is_binary_stl(content):
-        return len(content) >= _stl_bytes(content)
-    head, _, body = content.partition(b"end_header")
-    if suffix == ".ply" and b"format ascii" in head:
-        counts = [int(count) for count in re.findall(rb"^element\s+\S+\s+(\d+)", head, re.MULTILINE)]
-        return len(body.split(b"\n")) - 1 >= sum(counts)
-    return True
-
-
-def _is_binary_stl(content: bytes) -> bool:
-    """Whether an STL is not text. Some programs begin the header of binary ones with "solid", too."""
-    return len(content) >= 84 and (not content.lstrip().lower().startswith(b"solid") or b"\0" in content[:84])
-
-
-def _stl_bytes(content: bytes) -> int:
-    """How long a binary STL is by the number of triangles in its header."""
-    return 84 + 50 * int.from_bytes(content[80:84], "little")
-
-
-def _bare_stl(content: bytes) -> bytes:
-    """An STL without what stands behind its last triangle; trimesh takes a binary one with more for text."""
-    return content[: _stl_bytes(content)] if _is_binary_stl(content) else content
-
-
-def _bare_obj(content: bytes) -> bytes:
-    """An OBJ of vertices and faces alone, which count from the start.
-
-    Corners may count back from where the face stands, of which trimesh takes −1 for the last vertex of the file.
-    """
-    lines, vertices = [], 0
-    for line in content.replace(b"\\\n", b" ").splitlines():
-        words = line.split()
-        if words[:1] == [b"f"]:
-            corners = [int(word.partition(b"/")[0]) for word in words[1:]]
-            lines.append(b"f " + b" ".join(b"%d" % (n if n > 0 else vertices + 1 + n) for n in corners))
-        elif words[:1] not in ([b"vt"], [b"vn"]):
-            vertices += words[:1] == [b"v"]
-            lines.append(line)
-    return b"\n".join(lines) + b"\n"
-
-
-# What is not read by trimesh, and what it would misread.
 _READERS: dict[str, Callable[[bytes], Surface]] = {
     ".npy": _read_npy,
+    ".obj": read_obj,
     ".off": read_off,
+    ".ply": read_ply,
+    ".stl": _read_stl,
     ".xyz": lambda content: (read_xyz(content), None),
 }
-_CLEANERS = {".obj": _bare_obj, ".stl": _bare_stl}
 
 
 def sample_surface(

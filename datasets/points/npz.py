@@ -81,7 +81,7 @@ def _read_points(file: NpzFile) -> tuple[NDArray[Any], NDArray[np.int64]]:
     scaled = "scale" in file.names
     if header.dtype.kind == "f" and not scaled:
         return file.read("points").reshape(-1, 3), sizes
-    if header.dtype != np.int16 or not scaled:
+    if (header.dtype.kind, header.dtype.itemsize) != ("i", 2) or not scaled:
         beside = " beside 'scale'" if scaled else ""
         raise DataError(file.path, f"'points' is {header.dtype}{beside}: save float, or int16 and 'scale'")
     scale = _real(file, "scale")

@@ -1,117 +1,151 @@
-"""Meshes of polygons in OFF, in text, and PLY, in bytes, of which trimesh reads those with faces of one size alone.
+"""Faces of meshes, polygons of any number of corners, and how they are cut into triangles.
 
-OFF is read as Geomview writes it down: numbers apart by blanks, comments after #, the word OFF (in any case) before the
-counts or left out, columns behind a vertex or a face (normals, colours) passed over.
+A face is cut as a fan where a fan covers it; else, as the proof goes that every polygon can be cut (de Berg et al.,
+Computational Geometry, theorem 3.1): the leftmost corner is an ear, or the corner within that lies farthest from the
+third side is seen from it, and the face is parted there. Faces need not be flat; they are cut as they look along their
+mean normal.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["read_off", "read_polygon_ply"]
+__all__ = ["Polygons"]
 
-_TYPES = {
-    **dict.fromkeys(("char", "int8"), "i1"),
-    **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "i2"),
-    **dict.fromkeys(("ushort", "uint16"), "u2"),
-    **dict.fromkeys(("int", "int32"), "i4"),
-    **dict.fromkeys(("uint", "uint32"), "u4"),
-    **dict.fromkeys(("float", "float32"), "f4"),
-    **dict.fromkeys(("double", "float64"), "f8"),
-}
+# By how much of the area of a face its triangles may cover more: rounding leaves as much.
+_TOLERANCE = 1e-6
+# As near to a side, in units of the height of a triangle, is on it.
+_TOUCH = 1e-9
+# To cut an ear takes a look at every corner, and as long as for a thousand however few there are. This is a minute.
+_CALL, _MAX_WORK = 1000, 2_000_000_000
 
 
-def read_off(content: bytes) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices [V, 3] and triangles [F, 3], into which larger faces are fanned.
+@dataclass(frozen=True)
+class Polygons:
+    """Faces one behind the other.
 
-    Raises:
-        ValueError: this is no OFF, or cut off.
+    Attributes:
+        corners: int64 [sum n], the vertices that they have for corners.
+        sizes: int64 [F], corners of each; those of fewer than three are no face.
     """
-    rows = [row for row in (line.partition(b"#")[0].split() for line in content.splitlines()) if row]
-    keyword = re.fullmatch(rb"(?i)((?:ST)?C?N?OFF)?(\d*)", rows[0][0]) if rows else None
-    if keyword is None or rows[0][1:2] == [b"BINARY"]:
-        raise ValueError("it does not begin with OFF, or is not text")
-    rows[0][:1] = [keyword[2]] if keyword[2] else []
-    rows = [row for row in rows if row]
-    tokens = [token for row in rows for token in row]
-    if len(tokens) < 2:
-        raise ValueError("it lacks the counts of vertices and faces")
-    vertices, faces = int(tokens[0]), int(tokens[1])
-    if min(vertices, faces) < 0:
-        raise ValueError("it counts fewer than no vertices or faces")
-    lines = rows[1:] if len(rows[0]) <= 3 else []
-    if len(lines) >= vertices + faces:
-        points = [row[:3] for row in lines[:vertices]]
-        corners = _polygons(iter(row) for row in lines[vertices : vertices + faces])
-    else:  # several on a line
-        flat = iter(tokens[3:])
-        points = [[token for _, token in zip(range(3), flat, strict=False)] for _ in range(min(vertices, len(tokens)))]
-        corners = _polygons(flat for _ in range(faces))
-    if len(points) < vertices or any(len(point) < 3 for point in points):
-        raise ValueError("it is cut off: it holds fewer vertices than its header says")
-    return np.array(points, dtype=np.bytes_).astype(np.float64).reshape(-1, 3), _fans(corners)
+
+    corners: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, corners: ArrayLike, sizes: ArrayLike) -> Polygons:
+        """Faces of corners in numbers of any type.
+
+        Raises:
+            ValueError: a corner is not a whole number.
+        """
+        numbers = np.asarray(corners, np.float64)
+        wrong = numbers[~((np.rint(numbers) == numbers) & (np.abs(numbers) < 2**53))]
+        if len(wrong):
+            raise ValueError(f"has a face of vertex {wrong[0]:g}")
+        return cls(numbers.astype(np.int64), np.asarray(sizes, np.int64))
+
+    def check(self, count: int) -> None:
+        """Raises ValueError if a corner is none of the vertices 0 … count − 1."""
+        wrong = self.corners[(self.corners < 0) | (self.corners >= count)]
+        if len(wrong):
+            raise ValueError(f"has a face of vertex {wrong[0]}, but {count} vertices")
+
+    def triangles(self, vertices: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Triangles [T, 3] that cover the faces: n − 2 for each of n corners, in their order.
+
+        A face that cuts itself is fanned from its first corner.
+
+        Args:
+            vertices: [V, 3], finite; the corners are among them.
+
+        Raises:
+            ValueError: so many corners in concave faces that to cut them would take more than a minute.
+        """
+        counts = np.maximum(self.sizes - 2, 0)
+        begins, places = np.cumsum(self.sizes) - self.sizes, np.cumsum(counts) - counts
+        found, work = np.empty((counts.sum(), 3), np.int64), 0
+        for size in np.unique(self.sizes[self.sizes >= 3]).tolist():
+            alike = np.flatnonzero(self.sizes == size)
+            faces = self.corners[begins[alike, None] + np.arange(size)]
+            cut = _fans(faces)
+            if size > 3:
+                concave = np.flatnonzero(~_cover(vertices, cut))
+                # Of a concave face of four corners, the other diagonal lies within, or it cuts itself.
+                turned = _fans(np.roll(faces[concave], -1, axis=1))
+                covered = _cover(vertices, turned)
+                cut[concave[covered]] = turned[covered]
+                concave = concave[~covered & (size > 4)]
+                work += len(concave) * size * (size + _CALL)
+                if work > _MAX_WORK:
+                    raise ValueError(f"has too many corners in concave faces, here {size}: export triangles")
+                for face in concave:
+                    clipped = faces[face][_clip(vertices[faces[face]])]
+                    if _cover(vertices, clipped[None])[0]:
+                        cut[face] = clipped
+            found[places[alike, None] + np.arange(size - 2)] = cut
+        return found
 
 
-def _polygons(rows: Iterator[Iterator[bytes]]) -> list[list[int]]:
-    """The vertices of each face, of which the first token says how many there are."""
-    found = []
-    for row in rows:
-        count = next(row, None)
-        corners = [int(token) for _, token in zip(range(int(count or 0)), row, strict=False)]
-        if count is None or len(corners) < int(count):
-            raise ValueError("it is cut off: it holds fewer faces than its header says")
-        found.append(corners)
-    return found
+def _fans(faces: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Triangles [F, n − 2, 3] between the first corner of each face [F, n] and its other edges."""
+    first = np.broadcast_to(faces[:, :1], faces[:, 2:].shape)
+    return np.stack([first, faces[:, 1:-1], faces[:, 2:]], axis=2)
 
 
-def _fans(polygons: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """Triangles [F, 3] between the first vertex of each polygon and its other edges."""
-    triangles = [(corners[0], *edge) for corners in polygons for edge in pairwise(corners[1:])]
-    return np.array(triangles, dtype=np.int64).reshape(-1, 3)
+def _cover(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the triangles [F, T, 3] that faces were cut into have no more area than these [F]: then they lie within.
 
-
-def read_polygon_ply(content: bytes) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices [V, 3] and triangles [F, 3] of a binary PLY with faces of any sizes.
-
-    Raises:
-        ValueError: this is no such PLY, or cut off.
+    The areas of the triangles, as vectors, add up to that of the face, however it was cut.
     """
-    head = re.match(rb"ply\r?\n.*?end_header\r?\n", content, re.DOTALL)
-    order = head and re.search(rb"^format binary_(little|big)_endian", head[0], re.MULTILINE)
-    if not head or not order:
-        raise ValueError("it is no binary PLY")
-    end, place = "<" if order[1] == b"little" else ">", head.end()
-    vertices, polygons = np.zeros((0, 3)), list[list[int]]()
-    for element in re.split(rb"^element ", head[0], flags=re.MULTILINE)[1:]:
-        name, number = element.split()[:2]
-        properties = [line.split()[1:] for line in element.splitlines() if line.startswith(b"property")]
-        if any(words[0] == b"list" for words in properties):
-            for _ in range(int(number)):
-                for words in properties:
-                    count = 1
-                    if words[0] == b"list":
-                        (size,), place = _read(content, place, end + _TYPES[words[1].decode()], 1)
-                        count = int(size)
-                    values, place = _read(content, place, end + _TYPES[words[-2].decode()], count)
-                    if name == b"face" and words[0] == b"list" and words[-1] in (b"vertex_indices", b"vertex_index"):
-                        polygons.append([int(value) for value in values])
+    corner = vertices[triangles[..., 0]]
+    areas = np.cross(vertices[triangles[..., 1]] - corner, vertices[triangles[..., 2]] - corner)
+    whole = areas.sum(1)
+    seen = np.abs(np.einsum("fta, fa -> ft", areas, whole)).sum(1)
+    covered: NDArray[np.bool_] = seen <= (1 + _TOLERANCE) * (whole**2).sum(1)
+    return covered
+
+
+def _clip(points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Triangles [n − 2, 3], by position, of one polygon [n, 3]; of one that cuts itself, any n − 2."""
+    normal = np.cross(points[1:-1] - points[0], points[2:] - points[0]).sum(0)
+    # In a plane of two coordinates, where it runs to the left.
+    axis = int(np.abs(normal).argmax())
+    plane = points[:, [(axis + 1) % 3, (axis + 2) % 3]]
+    plane = plane if normal[axis] > 0 else plane[:, ::-1]
+    found, rings = [], [np.arange(len(points))]
+    while rings:
+        ring = rings.pop()
+        ring = np.roll(ring, -plane[ring, 0].argmin())
+        x, y = (plane[ring] - plane[ring[0]]).T
+        # Twice the areas that corners span with the two edges of the leftmost, which with its neighbours spans that of
+        # the ear. Also a corner on the third side of the ear is within: else that side would pass through it.
+        left, right = x[1] * y - y[1] * x, x * y[-1] - y * x[-1]
+        height = left + right
+        within = np.flatnonzero((left > 0) & (right > 0) & (height <= (1 + _TOUCH) * left[-1]))
+        if len(within):
+            opposite = _seen(x, y, within[height[within] == height[within].min()])
+            rings += [ring[: opposite + 1], np.append(ring[opposite:], ring[0])]
         else:
-            row = np.dtype([(words[1].decode(), end + _TYPES[words[0].decode()]) for words in properties])
-            table, place = _read(content, place, row, int(number))
-            if name == b"vertex":
-                vertices = np.stack([table[axis].astype(np.float64) for axis in "xyz"], axis=1)
-    return vertices, _fans(polygons)
+            found.append(ring[[-1, 0, 1]])
+            if len(ring) > 3:
+                rings.append(ring[1:])
+    return np.array(found)
 
 
-def _read(content: bytes, place: int, dtype: str | np.dtype, count: int) -> tuple[NDArray, int]:
-    """So many numbers or rows at a place, and the place behind them."""
-    behind = place + np.dtype(dtype).itemsize * count
-    if count < 0 or behind > len(content):
-        raise ValueError("it is cut off: it holds less than its header says")
-    return np.frombuffer(content, dtype, count, place), behind
+def _seen(x: NDArray[np.float64], y: NDArray[np.float64], corners: NDArray[np.intp]) -> int:
+    """Which of some corners, as a rule one or all in one place, has the first of the polygon, the origin, in its angle.
+
+    A face with a hole comes as one polygon that runs into the hole and back, and passes some corners twice.
+    """
+    for corner in corners.tolist():
+        # As seen from the corner: the origin, and the corners behind and before it.
+        origin, behind, before = (complex(x[k] - x[corner], y[k] - y[corner]) for k in (0, corner + 1, corner - 1))
+        # By how far to turn to the left from the edge that leaves the corner.
+        turn, angle = (np.angle(other * behind.conjugate()) % (2 * np.pi) for other in (origin, before))
+        if 0 < turn < angle:
+            return int(corner)
+    return int(corners[0])

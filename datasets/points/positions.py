@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["as_float32"]
+__all__ = ["LARGEST", "as_float32"]
+
+LARGEST = 1e15
+"""Coordinates of clouds are at most this: their squares, and sums of these, are far from the end of 32 bits."""
 
 _FAR = 1e3  # from the origin, in units of the size of a cloud
 

@@ -2,9 +2,8 @@
 
 A file is a forest of nodes `Type { field value … }`. Read are the nodes that place and carry surfaces: `Group`,
 `Transform`, `Shape` and what lies in them; an `IndexedFaceSet` has `coord Coordinate { point [x y z, …] }` and
-`coordIndex [a b c -1 …]`, polygons ended by −1, which are cut into triangles as fans. `DEF NAME node` names a node,
-`USE NAME` stands for it again. All other nodes are passed over; solids without faces (`Box`, `Sphere`, …), alternatives
-and other files are refused.
+`coordIndex [a b c -1 …]`, polygons ended by −1. `DEF NAME node` names a node, `USE NAME` stands for it again. All other
+nodes are passed over; solids without faces (`Box`, `Sphere`, …), alternatives and other files are refused.
 """
 
 from __future__ import annotations
@@ -19,19 +18,22 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from parteq.datasets.errors import DataError
+from parteq.datasets.points.polygons import Polygons
 
 __all__ = ["read_vrml"]
 
 # Text, comment, bracket, or word; commas are blanks.
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|#[^\r\n]*|[{}\[\]]|[^\s,{}\[\]"#]+')
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$|[+-]?(?:nan|inf)\w*$", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$|[+-]?(?:nan|inf)\w*$|[+-]?0x[\da-f]{1,8}$", re.IGNORECASE
+)
 _REFUSED = {
     **dict.fromkeys(("Box", "Cone", "Cylinder", "Sphere", "ElevationGrid", "Extrusion"), "which has no faces"),
     **dict.fromkeys(("LOD", "Switch"), "which offers several shapes to choose from"),
     "Inline": "which names another file",
 }
-# Nodes within one another; nodes, and triangles, in all, once every USE is written out.
-_MAX_DEPTH, _MAX_NODES, _MAX_TRIANGLES = 100, 1_000_000, 10_000_000
+# Nodes within one another; nodes, and vertices with corners of faces, in all; always as if every USE were written out.
+_MAX_DEPTH, _MAX_NODES, _MAX_CORNERS = 100, 1_000_000, 30_000_000
 
 
 @dataclass
@@ -72,8 +74,7 @@ class _Parser:
         return found
 
     def _node(self, depth: int) -> _Node:
-        if depth > _MAX_DEPTH:
-            raise ValueError(f"has more than {_MAX_DEPTH} nodes within one another")
+        _check_depth(depth)
         word = self._take()
         if word == "USE":
             name = self._take()
@@ -121,7 +122,17 @@ class _Parser:
         start = self._next
         while _NUMBER.match(self._peek()):
             self._next += 1
-        return np.array(self._tokens[start : self._next], np.float64)
+        return np.array([_number(token) for token in self._tokens[start : self._next]])
+
+
+def _number(token: str) -> float:
+    """A number, of base 16 where it begins with 0x, as those of images may."""
+    return float(int(token, 16)) if "x" in token.lower() else float(token)
+
+
+def _check_depth(depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"has more than {_MAX_DEPTH} nodes within one another")
 
 
 def _placement(node: _Node) -> NDArray[np.float64]:
@@ -159,55 +170,58 @@ def _placement(node: _Node) -> NDArray[np.float64]:
     )
 
 
-def _triangles(node: _Node) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices and triangles of an IndexedFaceSet."""
+def _faces(node: _Node) -> tuple[NDArray[np.float64], Polygons]:
+    """Vertices and faces of an IndexedFaceSet."""
     points = next((child.numbers.get("point") for child in node.children if child.kind == "Coordinate"), None)
     index = node.numbers.get("coordIndex")
     if points is None or index is None:
-        return np.empty((0, 3)), np.empty((0, 3), np.int64)
+        return np.empty((0, 3)), Polygons.of([], [])
     if len(points) % 3:
         raise ValueError("has a coordinate of fewer than three numbers")
-    polygons = np.split(index.astype(np.int64), np.flatnonzero(index == -1))
-    fans = [polygon[polygon != -1] for polygon in polygons]
-    faces = [np.column_stack([np.full(len(f) - 2, f[0]), f[1:-1], f[2:]]) for f in fans if len(f) >= 3]
-    return points.reshape(-1, 3), np.concatenate(faces) if faces else np.empty((0, 3), np.int64)
+    ends = np.flatnonzero(index == -1)
+    sizes = np.diff(np.concatenate([[-1], ends, [len(index)]])) - 1
+    polygons = Polygons.of(index[index != -1], sizes)
+    polygons.check(len(points) // 3)
+    return points.reshape(-1, 3), polygons
 
 
-def _surfaces(node: _Node, placed: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+def _surfaces(
+    node: _Node, placed: NDArray[np.float64], depth: int = 0
+) -> Iterator[tuple[NDArray[np.float64], Polygons]]:
     """The surfaces in a node, where they stand."""
+    _check_depth(depth)
     if node.kind in _REFUSED:
         raise ValueError(f"has a node {node.kind}, {_REFUSED[node.kind]}: export a plain mesh")
     if node.kind == "Transform":
         placed = placed @ _placement(node)
     if node.kind == "IndexedFaceSet":
-        vertices, faces = _triangles(node)
+        vertices, faces = _faces(node)
         yield vertices @ placed[:3, :3].T + placed[:3, 3], faces
     for child in node.children:
-        yield from _surfaces(child, placed)
+        yield from _surfaces(child, placed, depth + 1)
 
 
-def read_vrml(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices float64 [V, 3] and triangles int64 [F, 3] of a VRML 2.0 file, in the units of the file.
+def read_vrml(path: Path) -> tuple[NDArray[np.float64], Polygons]:
+    """Vertices float64 [V, 3] and faces of a VRML 2.0 file, in the units of the file.
 
     Raises:
         DataError: not VRML 2.0; damaged; it has prototypes, solids without faces, or parts elsewhere.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
         if not text.startswith("#VRML V2.0"):
             raise ValueError("does not begin with #VRML V2.0")
-        vertices, faces, triangles = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], 0
-        offset = 0
+        vertices, corners, sizes = [np.empty((0, 3))], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        offset, total = 0, 0
         for node in _Parser(text).nodes():
-            for points, corners in _surfaces(node, np.eye(4)):
-                triangles += len(corners)
-                if triangles > _MAX_TRIANGLES:
-                    raise ValueError(f"has more than {_MAX_TRIANGLES:,} triangles")
-                if len(corners) and (corners.min() < 0 or corners.max() >= len(points)):
-                    raise ValueError(f"has a face of vertex {corners.max()}, but {len(points)} vertices")
+            for points, faces in _surfaces(node, np.eye(4)):
+                total += len(points) + len(faces.corners)
+                if total > _MAX_CORNERS:
+                    raise ValueError(f"has more than {_MAX_CORNERS:,} vertices and corners of faces")
                 vertices.append(points)
-                faces.append(corners + offset)
+                corners.append(faces.corners + offset)
+                sizes.append(faces.sizes)
                 offset += len(points)
     except (OSError, ValueError, np.linalg.LinAlgError) as error:
         raise DataError(path, f"is not readable VRML: it {error}") from error
-    return np.concatenate(vertices), np.concatenate(faces)
+    return np.concatenate(vertices), Polygons(np.concatenate(corners), np.concatenate(sizes))

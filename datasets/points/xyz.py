@@ -3,6 +3,7 @@
 There are two kinds. Those of scanners hold x, y, z and perhaps normals, colours or intensities, apart by blanks, commas
 or semicolons, below lines that begin with # or // or name the columns. Those of molecules begin with the number of
 atoms and a line of comment; each atom has its symbol, or its atomic number, before x, y, z, and perhaps more behind.
+Without that comment, a whole number before three others may be an atomic number or a coordinate, and is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def read_xyz(content: bytes) -> NDArray[np.float64]:
     rows = [(number, _split(line)) for number, line in enumerate(lines, 1) if not re.match(r"\s*(#|//|$)", line)]
     if rows and [word.lower() for word in rows[0][1][:3]] == ["x", "y", "z"]:
         rows = rows[1:]
-    return _points(rows, atoms=False)
+    return _points(rows)
 
 
 def _molecule(lines: Sequence[str]) -> NDArray[np.float64]:
@@ -44,7 +45,10 @@ def _molecule(lines: Sequence[str]) -> NDArray[np.float64]:
         raise ValueError(f"it is cut off: it holds {len(rows)} points, its first line says {count}")
     if len(rows) > count:
         raise ValueError(f"it holds more lines than the {count} points that its first line says: one cloud a file")
-    return _points(rows, atoms=True)
+    numbered = all(len(row) > 3 and re.fullmatch(r"\d{1,3}", row[0]) and int(row[0]) <= 118 for _, row in rows)
+    if rows and numbered and not (commented and all(int(row[0]) for _, row in rows)):
+        raise ValueError("its first column may be of atomic numbers, or of coordinates: write symbols of elements")
+    return _points(rows, first=int(numbered))
 
 
 def _split(line: str) -> list[str]:
@@ -55,18 +59,17 @@ def _split(line: str) -> list[str]:
     return line.split()
 
 
-def _points(rows: Sequence[tuple[int, list[str]]], *, atoms: bool) -> NDArray[np.float64]:
+def _points(rows: Sequence[tuple[int, list[str]]], first: int = 0) -> NDArray[np.float64]:
     """The coordinates of rows, each with the number of its line.
 
     Args:
         rows: columns, all as many.
-        atoms: whether the first of four columns, if a whole number in all, is an atomic number.
+        first: column where the coordinates begin; behind a column of symbols, the second in any case.
     """
     if not rows:
         return np.zeros((0, 3))
     width = len(rows[0][1])
-    first = int(all(row and _SYMBOL.fullmatch(row[0]) for _, row in rows))
-    if atoms and width == 4 and all(row[0].isdigit() for _, row in rows if row):
+    if all(row and _SYMBOL.fullmatch(row[0]) for _, row in rows):
         first = 1
     if width < first + 3:
         raise ValueError(f"line {rows[0][0]} has {width} columns: a point has x, y and z")

@@ -54,6 +54,17 @@ def test_good_and_bad_meshes(parteq, meshes, tmp_path):
     assert positions.sum(1).max() <= 1 + 1e-6
 
 
+def test_hostile_files_are_listed_and_the_rest_is_prepared(parteq, meshes, tmp_path):
+    chain = "".join(f"DEF N{k} Group {{ children USE N{k - 1} }}\n" for k in range(1, 2000))
+    (meshes / "train/nut/deep.wrl").write_text(f"#VRML V2.0 utf8\nDEF N0 Group {{ }}\n{chain}")
+    (meshes / "train/nut/huge.off").write_text(TETRAHEDRON.replace("0 0 1", "0 0 1e25"))
+    status, _, complaint = parteq("points", "prepare", "--data", meshes, "--out", tmp_path / "x.h5")
+    assert (status, complaint.count("skipped")) == (0, 2)
+    assert f"skipped {meshes / 'train/nut/deep.wrl'}: is not readable VRML" in complaint
+    assert f"skipped {meshes / 'train/nut/huge.off'}: has points beyond 1e+15" in complaint
+    assert len(open_clouds(str(tmp_path / "x.h5"))) == 4
+
+
 def test_equal_seeds_write_equal_files(parteq, meshes, tmp_path):
     files = [tmp_path / f"{name}.h5" for name in "abc"]
     for file, seed in zip(files, (4, 4, 5), strict=True):

@@ -108,10 +108,12 @@ def test_splits_keep_families_together() -> None:
         ({"names": ["a"]}, "1 names for 5 clouds"),
         ({"targets": np.zeros((5, 2)), "target_names": ["a"]}, "targets have the shape"),
         ({"targets": np.full((5, 1), np.nan), "target_names": ["a"]}, "targets are not finite"),
+        ({"targets": np.full((5, 1), -1e39), "target_names": ["a"]}, "targets are .* too large for 32 bits"),
         ({"targets": np.zeros((5, 2)), "target_names": ["a", "a"]}, "two targets"),
         ({"features": np.zeros((15, 2))}, "features have the shape"),
         ({"feature_names": ["a"]}, "but there are none"),
         ({"features": np.full((15, 1), np.inf), "feature_names": ["a"]}, "cloud 0 has points that are not finite"),
+        ({"features": np.full((15, 1), 1e300), "feature_names": ["a"]}, "cloud 0 has points that are not finite"),
     ],
 )
 def test_refused(facts: dict[str, Any], reason: str) -> None:
@@ -124,6 +126,9 @@ def test_refused_points() -> None:
     bad[8] = np.nan
     with pytest.raises(DataError, match="cloud 3 has points that are not finite"):
         ArrayClouds(bad, SIZES)
+    for huge, kind in ((1e25, np.float32), (1e25, float), (1e300, float)):
+        with pytest.raises(DataError, match=r"cloud 3 has points .* beyond 1e\+15"):
+            ArrayClouds(np.where(np.isnan(bad), huge, bad).astype(kind), SIZES)
     with pytest.raises(DataError, match=r"\[15, 3\] instead of \[16, 3\]"):
         ArrayClouds(POINTS, [*SIZES, 1])
     with pytest.raises(DataError, match="cloud 1 has no points"):

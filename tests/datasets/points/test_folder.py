@@ -50,6 +50,14 @@ def test_families_are_folders_within_classes(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_files_below_a_family_belong_to_it(tmp_path: Path) -> None:
+    make(tmp_path, "train/a/x/y/z/1.off", "train/a/x/w/2.off", "train/a/x/3.off", "train/b/4.off")
+    assert [(file.name, file.family) for file in open_folder(tmp_path).files] == [
+        ("train/a/x/3.off", "a/x"), ("train/a/x/w/2.off", "a/x"), ("train/a/x/y/z/1.off", "a/x"),
+        ("train/b/4.off", "train/b/4.off"),
+    ]  # fmt: skip
+
+
 def test_what_is_drawn_depends_on_the_file_alone(tmp_path: Path) -> None:
     make(tmp_path / "one", "a/1.off", "a/2.off", "b/1.off")
     make(tmp_path / "two", "a/2.off", "b/1.off", "c/1.off")

@@ -135,7 +135,12 @@ def replace(name: str, value: object) -> Callable[[h5py.File], None]:
         (replace("sizes", np.array([5, 3, 9, 4, 14, -1])), "has no points"),
         (replace("sizes", np.ones((2, 3), int)), r"instead of \[N\]"),
         (replace("sizes", np.ones(6)), "float64 instead of integers"),
-        (replace("labels", np.zeros(4, int)), "4 labels for 6 clouds"),
+        (replace("labels", np.zeros(4, int)), r"'labels' has the shape \[4\] for 6 clouds"),
+        (replace("labels", 5), r"'labels' has the shape \[\] for 6 clouds"),
+        (replace("targets", 5.0), r"'targets' has the shape \[\] for 6 clouds"),
+        (replace("splits", np.array([b"train"] * 4)), r"'splits' has the shape \[4\] for 6 clouds"),
+        (replace("splits", np.array([b"train"] * 9)), r"'splits' has the shape \[9\] for 6 clouds"),
+        (replace("splits", np.array([], "S5")), r"'splits' has the shape \[0\] for 6 clouds"),
         (replace("labels", np.full(6, 7)), "3 class names, but labels up to 7"),
         (replace("names", np.array([b"\xff"] * 6)), "is not text"),
         (replace("splits", np.array([b"train", b"other"] * 3)), "has a split 'other'"),
@@ -148,9 +153,20 @@ def replace(name: str, value: object) -> Callable[[h5py.File], None]:
 def test_damaged_or_hostile(path: Path, change: Callable[[h5py.File], None], reason: str) -> None:
     with h5py.File(path, "r+") as file:
         change(file)
-    with pytest.raises(DataError, match=reason) as caught:
-        HDF5Clouds(path, None).batch([0])
-    assert str(path) in str(caught.value)
+    for split in (None, "train"):
+        with pytest.raises(DataError, match=reason) as caught:
+            HDF5Clouds(path, split).batch([0])
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("positions", 1e25), ("positions", np.inf), ("features", np.nan)])
+def test_a_bad_cloud_is_named_as_it_stands_in_the_file(path: Path, name: str, value: float) -> None:
+    with h5py.File(path, "r+") as file:
+        file[name][sum(SIZES[:4]) - 1] = value
+    data = HDF5Clouds(path, "test")
+    data.batch([0, 2])
+    with pytest.raises(DataError, match=r"cloud 3 has points that are not finite .* or beyond 1e\+15"):
+        data.batch([2, 1])
 
 
 def test_no_hdf5_file(tmp_path: Path) -> None:

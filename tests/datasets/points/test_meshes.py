@@ -97,7 +97,7 @@ def test_faces_of_obj_count_back_from_where_they_stand(tmp_path: Path) -> None:
     "text",
     [
         f"OFF3 1 0\n{TRIANGLE}", f"OFF\n3 1 0\n{TRIANGLE}", f"OFF 3 1 0\n{TRIANGLE}", f"# made\nOFF\n\n3 1\n{TRIANGLE}",
-        "OFF\r\n3 1 0\r\n" + TRIANGLE.replace("\n", "\r\n"),
+        "OFF\r\n3 1 0\r\n" + TRIANGLE.replace("\n", "\r\n"), f"\ufeffOFF\n3 1 0\n{TRIANGLE}",
     ],
 )  # fmt: skip
 def test_headers_of_off(tmp_path: Path, text: str) -> None:
@@ -193,7 +193,12 @@ def npy(array: np.ndarray) -> bytes:
         ("x.off", b"OFF\n3 1 0\n0 0 1e300\n1 0 0\n0 1 0\n3 0 1 2\n", "not finite"),
         ("x.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n", "has no area: all its faces are degenerate"),
         ("x.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "face of vertex 7"),
+        ("x.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 -1\n", "face of vertex -1, but 3 vertices"),
+        ("x.off", b"OFF\n3 1 0\n0 0 0\n1e25 0 0\n0 1e25 0\n3 0 1 2\n", r"has points beyond 1e\+15"),
+        ("x.npy", npy(np.full((2, 3), 1e25)), r"has points beyond 1e\+15"),
         ("x.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n", "is cut off"),
+        # Of the lines that are left, the normals would make vertices and faces.
+        ("x.off", b"NOFF\n3 2 0\n0 0 0 1 0 0\n1 0 0 1 2 3\n0 1 0 3 0 1\n3 0 1 2\n", "is cut off"),
         ("x.off", b"OFF\n99999999999 1 0\n0 0 0\n", "is cut off"),
         ("x.off", b"", "not a readable OFF file"),
         ("x.off", bytes(range(256)), "not a readable OFF file"),
@@ -204,7 +209,7 @@ def npy(array: np.ndarray) -> bytes:
         ),
         ("x.ply", BOX.export(file_type="ply")[:-40], "PLY"),
         # Twelve faces of thirteen bytes: what is left are sound vertices.
-        ("x.ply", BOX.export(file_type="ply")[:-156], "is cut off: it lacks the faces"),
+        ("x.ply", BOX.export(file_type="ply")[:-156], "is cut off"),
         ("x.stl", BOX.export(file_type="stl")[:-1], "is cut off"),
         ("x.ply", BOX.export(file_type="ply", encoding="ascii")[:-80], "is cut off"),
         ("x.off", BOX.export(file_type="off")[:-40].encode(), "is cut off"),

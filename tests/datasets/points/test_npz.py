@@ -33,8 +33,9 @@ def test_points(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [np.float32(0.5), np.array([0.5, 1, 2, 4])])
-def test_integers_are_scaled_to_millimetres(tmp_path: Path, scale: Any) -> None:
-    steps = RNG.integers(-9, 9, (4, 6, 3)).astype(np.int16)
+@pytest.mark.parametrize("kind", ["<i2", ">i2"])
+def test_integers_are_scaled_to_millimetres(tmp_path: Path, scale: Any, kind: str) -> None:
+    steps = RNG.integers(-9, 9, (4, 6, 3)).astype(kind)
     data = read_npz_clouds(save(tmp_path, points=steps, scale=scale, label=LABELS))
     wanted = steps * np.broadcast_to(scale, 4)[:, None, None]
     assert np.array_equal(data.batch(range(4)).positions.numpy(), wanted.reshape(-1, 3).astype(np.float32))
@@ -81,7 +82,9 @@ def test_molecules(tmp_path: Path) -> None:
         ({"points": POINTS.astype(np.int16)}, "save float, or int16 and 'scale'"),
         ({"points": POINTS.astype(np.int32), "scale": 1.0}, "save float, or int16 and 'scale'"),
         ({"points": POINTS.astype(np.int16), "scale": [1.0, 2.0]}, "'scale' has the shape"),
+        ({"points": POINTS.astype(np.uint16), "scale": 1.0}, "save float, or int16 and 'scale'"),
         ({"points": POINTS * np.nan}, "not finite"),
+        ({"points": POINTS * np.float32([[[1]], [[1]], [[1e25]], [[1]]])}, r"cloud 2 has points .* beyond 1e\+15"),
         ({"points": POINTS, "label": LABELS[:3]}, "3 labels for 4 clouds"),
         ({"points": POINTS, "label": LABELS, "classes": ["a"]}, "1 class names"),
         ({"points": POINTS, "family": ["a"]}, "groups have the shape"),

@@ -24,7 +24,9 @@ ATOMS = "O 0 0.5 1\nH 1 2 -3\nH 4 5 6e-1\n"
         "3\n" + ATOMS,
         "3\n0 0 1\n8 0 0.5 1\n1 1 2 -3\n1 4 5 6e-1\n",
         "3\nProperties=species:S:1:pos:R:3\nO1 0 0.5 1 7 7 7\nH_a 1 2 -3 7 7 7\nH2 4 5 6e-1 7 7 7\n",
+        "3\ncharges\n8 0 0.5 1 -0.8\n1 1 2 -3 0.4\n118 4 5 6e-1 0.4\n",
         "3\nno elements\n0 0.5 1\n1 2 -3\n4 5 6e-1\n",
+        "3\nno elements\n0 0.5 1 119\n1 2 -3 7\n4. 5 6e-1 7\n",
         ATOMS,
     ],
 )
@@ -41,6 +43,10 @@ def test_a_fourth_column_without_a_count_is_no_coordinate() -> None:
     ("text", "reason"),
     [
         ("5\nc\n" + ATOMS, "cut off: it holds 3 points, its first line says 5"),
+        # Of atoms, or of points with an intensity?
+        ("2\n8 0 0 1\n1 2 3 4\n", "atomic numbers, or of coordinates"),
+        ("2\n8 0 0 1 0 0\n1 2 3 1 0 0\n", "atomic numbers, or of coordinates"),
+        ("2\nc\n0 0 0 1 0.5\n1 2 3 1 0.5\n", "atomic numbers, or of coordinates"),
         ("3\nc\n" + ATOMS + "3\nc\n" + ATOMS, "more lines than the 3 points"),
         ("0 0 1\n1 2\n", "line 2 has 2 columns"),
         ("0 1\n2 3\n", "line 1 has 2 columns"),
