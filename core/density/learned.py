@@ -193,6 +193,8 @@ class LearnedDensity(Density):
             reach: in units of the parameters; a part of the learning rate up to about 1. 0 leaves all as it is.
         """
         for parameter in self.parameters():
+            if not parameter.isfinite().all():
+                continue  # has no singular values; nor will the loss be finite, which is an error of the training
             settled = []
             for block in self.layout.split(parameter):
                 left, values, right = torch.linalg.svd(block)

@@ -93,6 +93,15 @@ def test_a_threshold_waits_until_the_weights_know_what_a_direction_is_good_for(w
     assert (float(model.density.divergence_from_uniform().detach()) > 1) == (warmup > 0)
 
 
+def test_divergence_is_the_same_error_with_a_threshold():
+    def diverging(model: nn.Module, batch: training.Batch) -> torch.Tensor:
+        return loss(model, batch) * float("nan")
+
+    data = TensorDataset(torch.randn(64, 4), torch.zeros(64).long())
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        fit(c4_classifier(), diverging, data, Settings(density_threshold=0.5, warmup=0.0), progress=False)
+
+
 @pytest.mark.parametrize("breaking", [1 / 3, 1.0])
 def test_a_density_made_uniform_stays_so_once_the_time_to_break_is_over(breaking):
     """And so it does in a training that goes on from a checkpoint of that time."""
