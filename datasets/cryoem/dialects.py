@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from parteq.datasets.cryoem.star import StarFile
 from parteq.datasets.errors import DataError
 
-__all__ = ["ORIGINS_IN_ANGSTROMS", "ORIGINS_IN_PIXELS", "numbers", "optics_groups", "optics_rows", "to_relion31"]
+__all__ = [
+    "ORIGINS_IN_ANGSTROMS",
+    "ORIGINS_IN_PIXELS",
+    "check_range",
+    "numbers",
+    "optics_groups",
+    "optics_rows",
+    "to_relion31",
+]
 
 ORIGINS_IN_ANGSTROMS = ("rlnOriginXAngst", "rlnOriginYAngst")
 ORIGINS_IN_PIXELS = ("rlnOriginX", "rlnOriginY")
@@ -47,7 +55,6 @@ def to_relion31(path: Path, star: StarFile) -> StarFile:
         particles, optics = _with_optics(path, particles)
         blocks = {"optics": optics, **blocks}
     elif isinstance(optics, dict):
-        # A table of one row may be written as single values.
         blocks["optics"] = optics = pd.DataFrame([optics])
     if "rlnOpticsGroup" not in particles and len(optics) == 1 and "rlnOpticsGroup" in optics:
         particles = particles.assign(rlnOpticsGroup=optics["rlnOpticsGroup"].iloc[0])
@@ -57,17 +64,20 @@ def to_relion31(path: Path, star: StarFile) -> StarFile:
 
 
 def _particle_table(path: Path, star: StarFile) -> tuple[str, pd.DataFrame]:
-    tables = {name: block for name, block in star.blocks.items() if isinstance(block, pd.DataFrame)}
-    found = [name for name, table in tables.items() if name != "optics" and _OF_PARTICLES & set(table.columns)]
+    # A table of one row may be written as single values, but what stands beside a table is none.
+    candidates = [name for name, block in star.blocks.items() if name != "optics" and _OF_PARTICLES & set(block)]
+    found = [name for name in candidates if isinstance(star.blocks[name], pd.DataFrame)] or candidates
     if "particles" in found:
         found = ["particles"]
     if not found:
         raise DataError(path, f"has no table of particles, with columns such as {', '.join(sorted(_OF_PARTICLES))}")
     if len(found) > 1 or (found != ["particles"] and "particles" in star.blocks):
         raise DataError(path, f"has several tables that may be of particles: {', '.join(map(repr, found))}")
-    if not len(tables[found[0]]):
+    block = star.blocks[found[0]]
+    particles = pd.DataFrame([block]) if isinstance(block, dict) else block
+    if not len(particles):
         raise DataError(path, "holds no particles")
-    return found[0], tables[found[0]]
+    return found[0], particles
 
 
 def _with_optics(path: Path, particles: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -167,3 +177,13 @@ def numbers(path: Path, table: pd.DataFrame, name: str, *, finite: bool = True) 
     if finite and len(wrong):
         raise DataError(path, f"{name} is not finite in row {wrong[0] + 1}")
     return np.asarray(values)
+
+
+def check_range(
+    path: Path, what: str, values: Float64[np.ndarray, " n"], least: float, most: float, unit: str = ""
+) -> None:
+    """Refuses numbers that no microscope has. Raises DataError, with the first such row."""
+    wrong = np.flatnonzero((values < least) | (values > most))
+    if len(wrong):
+        reason = f"has {what} of {values[wrong[0]]:g} {unit}".rstrip()
+        raise DataError(path, f"{reason} in row {wrong[0] + 1}; {least:g} to {most:g} is understood")

@@ -55,7 +55,7 @@ def blocks_remembering(blocks: Mapping[str, Block], folder: Path, first: Path, p
         return dict(blocks)
     kept = {name: block for name, block in blocks.items() if name != _BLOCK}
     # A folder that a STAR file cannot hold is no reason not to write the poses.
-    if absolute == os.path.abspath(path.parent) or not absolute.isprintable() or '"' in absolute:
+    if absolute == os.path.abspath(path.parent) or not absolute.isprintable():
         return kept
     signature = _signature(absolute)
     return kept | {_BLOCK: {_FOLDER: absolute} | ({} if signature is None else {_SIGNATURE: signature})}

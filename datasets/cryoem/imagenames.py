@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from parteq.datasets.errors import DataError
 
-__all__ = ["ImagePlaces", "image_name", "image_places"]
+__all__ = ["ImagePlaces", "image_keys", "image_name", "image_places"]
 
 # A file of a single image may stand without a number.
 _IMAGE_NAME = re.compile(r"^(?:0*([1-9]\d{0,11})@|(?!.*@))(.+)$")
@@ -33,6 +33,16 @@ class ImagePlaces(NamedTuple):
 def image_name(place: int, path: str) -> str:
     """The name of an image: `place` is counted from 0."""
     return f"{place + 1:06d}@{path}"
+
+
+def image_keys(names: pd.Series) -> pd.DataFrame:
+    """What is the same where names mean the same image: the texts `number` and `path`, in rows from 0.
+
+    A text that is no image name is a path.
+    """
+    names = names.astype(str).reset_index(drop=True)
+    parts = names.str.extract(_IMAGE_NAME)
+    return pd.DataFrame({"number": parts[0].fillna("1"), "path": parts[1].fillna(names)})
 
 
 def image_places(source: Path, names: pd.Series, folder: Path, advice: str = "see --datadir") -> ImagePlaces:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parteq.core.sphere import spread_directions
+from parteq.datasets.cryoem.imagenames import image_keys
 from parteq.datasets.cryoem.imaging import SAME_PIXEL_SIZE, altered_by_ctf, passed_over_of_ctf
 from parteq.datasets.cryoem.particles import Particles
 from parteq.datasets.errors import DataError
@@ -72,7 +73,7 @@ def _inspect_duplicates(particles: Particles, found: Inspection) -> None:
     table = particles.table
     images = np.zeros(len(table), dtype=bool)
     if "rlnImageName" in table:
-        images = table["rlnImageName"].astype(str).str.lstrip("0").duplicated(keep=False).to_numpy()
+        images = image_keys(table["rlnImageName"]).duplicated(keep=False).to_numpy()
         found.flag(images.any(), f"the same image stands in several rows: {rows_of(images)}")
     picks = np.zeros(len(table), dtype=bool)
     place = ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"]

@@ -54,6 +54,11 @@ class MrcHeader:
         """Pixel size of a stack of images, if the header says one."""
         return self.pixel_sizes_in_angstroms[0]
 
+    @property
+    def is_transposed(self) -> bool:
+        """Whether columns, rows and sections are other axes than x, y and z."""
+        return self.axes != (0, 1, 2)
+
 
 def read_header(path: str | os.PathLike[str]) -> MrcHeader:
     """Reads and checks the header of an MRC file of any kind.

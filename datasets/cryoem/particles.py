@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +20,12 @@ import pandas as pd
 from jaxtyping import Float64
 from numpy.typing import ArrayLike, NDArray
 
-from parteq.datasets.cryoem.ctf import RANGES, CTFParameters
+from parteq.datasets.cryoem.ctf import CTFParameters
+from parteq.datasets.cryoem.ctfcolumns import IMAGE_OF_CTF, OPTICS_OF_CTF, ROW_BEFORE_OPTICS, ctf_of_columns
 from parteq.datasets.cryoem.dialects import (
     ORIGINS_IN_ANGSTROMS,
     ORIGINS_IN_PIXELS,
+    check_range,
     numbers,
     optics_groups,
     optics_rows,
@@ -41,18 +44,6 @@ __all__ = ["ANGLES", "FARTHEST_ORIGIN_IN_ANGSTROMS", "PIXEL_SIZES_IN_ANGSTROMS",
 log = logging.getLogger(__name__)
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-# Columns by what they hold of a CTF: those of each image, and those that its optics group shares.
-_IMAGE_OF_CTF = {
-    "rlnDefocusU": "defocus_u_in_angstroms",
-    "rlnDefocusV": "defocus_v_in_angstroms",
-    "rlnDefocusAngle": "defocus_angle_in_degrees",
-    "rlnPhaseShift": "phase_shift_in_degrees",
-}
-_OPTICS_OF_CTF = {
-    "rlnVoltage": "voltage_in_kilovolts",
-    "rlnSphericalAberration": "spherical_aberration_in_millimetres",
-    "rlnAmplitudeContrast": "amplitude_contrast",
-}
 
 PIXEL_SIZES_IN_ANGSTROMS = (1e-3, 1e4)
 """The least and the most that are understood."""
@@ -106,12 +97,12 @@ class Particles:
         """
         known: list[Any] = [rotations, ctf, image_names, *columns.values()]
         n = next(len(part) for part in known if part is not None)
-        shared = {} if ctf is None else {column: getattr(ctf, name) for column, name in _OPTICS_OF_CTF.items()}
+        shared = {} if ctf is None else {column: getattr(ctf, name) for column, name in OPTICS_OF_CTF.items()}
         shared["rlnImagePixelSize"] = np.broadcast_to(np.asarray(pixel_size_in_angstroms, dtype=np.float64), n)
         groups, optics = optics_groups(n, shared)
         table: dict[str, Any] = {} if image_names is None else {"rlnImageName": list(image_names)}
         if ctf is not None:
-            table |= {column: getattr(ctf, name) for column, name in _IMAGE_OF_CTF.items()}
+            table |= {column: getattr(ctf, name) for column, name in IMAGE_OF_CTF.items()}
         table |= {"rlnOpticsGroup": groups} | {name: np.asarray(values) for name, values in columns.items()}
         blocks = {"optics": optics.assign(rlnImageSize=box), "particles": pd.DataFrame(table)}
         particles = cls(source, StarFile(blocks), datadir)
@@ -137,12 +128,14 @@ class Particles:
     def numbers(self, name: str) -> Float64[np.ndarray, " n"] | None:
         """A column, or that of the optics groups, for each particle; None if there is none.
 
+        Where both give it, that of the optics groups; but of a CTF, as RELION reads it, that of the particles.
+
         Raises:
             DataError: a value is not a finite number.
         """
-        if name in self.optics:
-            return numbers(self.source, self.optics, name)[self._optics_rows]
-        return numbers(self.source, self.table, name) if name in self.table else None
+        if name in self.table and (name in ROW_BEFORE_OPTICS or name not in self.optics):
+            return numbers(self.source, self.table, name)
+        return numbers(self.source, self.optics, name)[self._optics_rows] if name in self.optics else None
 
     @property
     def has_poses(self) -> bool:
@@ -174,8 +167,11 @@ class Particles:
             raise DataError(self.source, f"has no poses: it needs the columns {', '.join(ANGLES)}")
         return rotations_of_angles(np.stack([numbers(self.source, self.table, name) for name in ANGLES], axis=1))
 
-    def shifts_in_angstroms(self) -> Float64[np.ndarray, "n 2"]:
+    def shifts_in_angstroms(self, pixel_size_in_angstroms: float | None = None) -> Float64[np.ndarray, "n 2"]:
         """Where the centre of each particle stands, (x, y), from the centre of its image: −origin; 0 if not given.
+
+        Args:
+            pixel_size_in_angstroms: of origins in pixels, where the file says none; None for that of the images.
 
         Raises:
             DataError: an origin is not finite, or farther away than any image reaches; one of the two is lost.
@@ -185,17 +181,11 @@ class Particles:
             return np.zeros((len(self), 2))
         origins = np.stack([numbers(self.source, self.table, name) for name in columns], axis=1)
         if columns == ORIGINS_IN_PIXELS:
-            origins = origins * self.pixel_size_in_angstroms()[:, None]
-        self._check_range("an origin", np.abs(origins).max(1), 0.0, FARTHEST_ORIGIN_IN_ANGSTROMS, "Å")
+            known = pixel_size_in_angstroms is None or self.numbers("rlnImagePixelSize") is not None
+            origins = origins * (self.pixel_size_in_angstroms()[:, None] if known else pixel_size_in_angstroms)
+        check_range(self.source, "an origin", np.abs(origins).max(1), 0.0, FARTHEST_ORIGIN_IN_ANGSTROMS, "Å")
         # Not −0 where there is no shift.
         return 0.0 - origins
-
-    def _check_range(self, what: str, values: NDArray[np.float64], least: float, most: float, unit: str = "") -> None:
-        """Refuses numbers that no microscope has. Raises DataError, with the first such row."""
-        wrong = np.flatnonzero((values < least) | (values > most))
-        if len(wrong):
-            reason = f"has {what} of {values[wrong[0]]:g} {unit}".rstrip()
-            raise DataError(self.source, f"{reason} in row {wrong[0] + 1}; {least:g} to {most:g} is understood")
 
     def ctf(self) -> CTFParameters | None:
         """The contrast transfer functions, None if no defocus is given.
@@ -204,23 +194,7 @@ class Particles:
             DataError: a number is not finite or none that a microscope has, or there is defocus but not all that
                 belongs to it.
         """
-        found = {name: self.numbers(column) for column, name in {**_IMAGE_OF_CTF, **_OPTICS_OF_CTF}.items()}
-        if found["defocus_u_in_angstroms"] is None:
-            return None
-        # What RELION takes where these are not given: no astigmatism, and no phase plate.
-        if found["defocus_v_in_angstroms"] is None:
-            found["defocus_v_in_angstroms"] = found["defocus_u_in_angstroms"]
-        for name in ("defocus_angle_in_degrees", "phase_shift_in_degrees"):
-            if found[name] is None:
-                found[name] = np.zeros(len(self))
-        lost = [column for column, name in _OPTICS_OF_CTF.items() if found[name] is None]
-        if lost:
-            raise DataError(self.source, f"gives defocus, but has lost {', '.join(lost)}")
-        for name, (what, least, most, unit) in RANGES.items():
-            values = found[name]
-            assert values is not None
-            self._check_range(what, values, least, most, unit)
-        return CTFParameters(**found)  # type: ignore[arg-type]  # none is None any more
+        return ctf_of_columns(self.source, len(self), self.numbers)
 
     def pixel_size_in_angstroms(self) -> Float64[np.ndarray, " n"]:
         """Of each image: as the file says, else as the header of the first stack says, else 1.
@@ -238,11 +212,11 @@ class Particles:
             if size is None:
                 log.warning("%s says no pixel size, nor do its images: 1 Å is assumed", self.source)
             sizes = np.full(len(self), 1.0 if size is None else size)
-        self._check_range("a pixel size", sizes, *PIXEL_SIZES_IN_ANGSTROMS, "Å")
+        check_range(self.source, "a pixel size", sizes, *PIXEL_SIZES_IN_ANGSTROMS, "Å")
         return sizes
 
     def box_in_pixels(self) -> int | None:
-        """Rows and columns of the images: as the file says, else as the header of the first stack says, if it is there.
+        """Rows and columns of the images: as the file says, else as the header of the first stack, if it can be read.
 
         Raises:
             DataError: there are images of several sizes.
@@ -261,11 +235,13 @@ class Particles:
         return None if header is None else header.pixel_size_in_angstroms
 
     def _first_header(self) -> MrcHeader | None:
-        """Header of the stack of the first image, if it is there."""
+        """Header of the stack of the first image, if it can be read."""
         if "rlnImageName" not in self.table:
             return None
-        path = self.subset(slice(1)).image_places().paths[0]
-        return read_header(path) if path.is_file() else None
+        # What is wrong with it matters once images are wanted: `images` says it.
+        with suppress(DataError):
+            return read_header(self.subset(slice(1)).image_places().paths[0])
+        return None
 
     @cached_property
     def image_folder(self) -> Path:

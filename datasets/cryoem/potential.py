@@ -11,6 +11,9 @@ the transform falls to 1/e there. The sum is formed on a grid of p/2 and cut at 
 
 from __future__ import annotations
 
+import gzip
+import math
+import zlib
 from pathlib import Path
 
 import gemmi
@@ -41,18 +44,25 @@ def read_model(path: Path, assembly: str | None = None) -> gemmi.Model:
             they stand where it defines none; "asymmetric-unit" for the atoms as they stand.
 
     Raises:
-        DataError: the file cannot be read, has no atoms or no such assembly; coordinates, occupancies or B factors
-            that are not finite; an element without scattering factors.
+        DataError: the file cannot be read, has no atoms or no such assembly, or one of chains that it has not;
+            coordinates, occupancies or B factors that are not finite; an element without scattering factors.
     """
     try:
         structure = gemmi.read_structure(str(path))
-    except (OSError, RuntimeError, ValueError) as error:
+        if structure.input_format == gemmi.CoorFormat.Pdb:
+            _check_coordinates(path)
+    except (OSError, RuntimeError, ValueError, EOFError, zlib.error) as error:
         raise DataError(path, f"is not a PDB or mmCIF file that can be read ({error})") from error
     names = [found.name for found in structure.assemblies]
     if assembly is not None and assembly not in [*names, "asymmetric-unit"]:
         raise DataError(path, f"defines no assembly {assembly!r}; it has {', '.join(names) or 'none'}")
     if len(structure) > 0 and names and assembly != "asymmetric-unit":
-        structure.transform_to_assembly(assembly or names[0], gemmi.HowToNameCopiedChain.AddNumber)
+        assembly = assembly or names[0]
+        try:
+            structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
+        except RuntimeError as error:
+            reason = f"its assembly {assembly!r} cannot be built ({error}): try --assembly asymmetric-unit"
+            raise DataError(path, reason) from error
     structure.remove_waters()
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
         raise DataError(path, "has no atoms")
@@ -64,6 +74,25 @@ def read_model(path: Path, assembly: str | None = None) -> gemmi.Model:
         if atom.element.c4322 is None or not any(atom.element.c4322.get_coefs()):
             raise DataError(path, f"atom {place}: there are no scattering factors for element {atom.element.name}")
     return model
+
+
+def _check_coordinates(path: Path) -> None:
+    """Refuses a PDB file with coordinates that are no numbers, for which gemmi takes 0. Raises DataError."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding="latin-1") as lines:
+        for line in lines:
+            if line[:6].upper() in ("ATOM  ", "HETATM"):
+                for start in (30, 38, 46):
+                    if not _is_number(line[start : start + 8]):
+                        reason = f"atom {line[6:11].strip()} has a coordinate {line[start : start + 8].strip()!r}"
+                        raise DataError(path, f"{reason}, which is no number")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _centred(model: gemmi.Model, align: bool) -> tuple[NDArray[np.float64], float]:

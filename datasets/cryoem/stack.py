@@ -40,7 +40,8 @@ class ImageStack:
         signs: [N], what each image is multiplied by, such as −1 where particles are dark; None for 1.
 
     Raises:
-        DataError: a file is missing or no MRC file, or has fewer images; images are not square, or of several sizes.
+        DataError: a file is missing or no MRC file, or has fewer images; images are not square, of several sizes, or
+            stored along other axes.
     """
 
     def __init__(
@@ -60,6 +61,9 @@ class ImageStack:
 
     def _check(self) -> None:
         for header in self._headers:
+            if header.is_transposed:
+                axes = [axis + 1 for axis in header.axes]
+                raise DataError(header.path, f"its header maps the axes to {axes}: images are read as [1, 2, 3] alone")
             _, height, width = header.shape
             if height != width:
                 raise DataError(header.path, f"its images have {height} rows of {width} pixels: they must be square")

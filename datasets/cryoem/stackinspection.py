@@ -59,12 +59,13 @@ def inspect_stacks(particles: Particles, found: Inspection) -> ImageStack | None
         "damaged_stacks": len(damaged),
         "images_out_of_range": int(beyond.sum()),
     }
-    usable = np.isin(files, [n for n, header in headers.items() if header.shape[1] == header.shape[2]]) & ~beyond
+    images = {n: header for n, header in headers.items() if not header.is_transposed}
+    usable = np.isin(files, [n for n, header in images.items() if header.shape[1] == header.shape[2]]) & ~beyond
     if not usable.any():
         return None
     # Those of one size, the size of the first.
     size = headers[int(files[usable][0])].shape[2]
-    usable &= np.isin(files, [n for n, header in headers.items() if header.shape[1:] == (size, size)])
+    usable &= np.isin(files, [n for n, header in images.items() if header.shape[1:] == (size, size)])
     kept, unique = np.unique(files[usable], return_inverse=True)
     return ImageStack([paths[n] for n in kept], unique, numbers_in_file[usable])
 
@@ -75,6 +76,8 @@ def _inspect_headers(
     """Compares the sizes that headers say with those of the table."""
     flat = [header.path.name for header in headers.values() if header.shape[1] != header.shape[2]]
     found.flag(flat, f"images are not square in {listed(flat)}")
+    transposed = [header.path.name for header in headers.values() if header.is_transposed]
+    found.flag(transposed, f"headers map the axes to others than 1, 2, 3 in {listed(transposed)}")
     try:
         sizes, box = particles.pixel_size_in_angstroms(), particles.box_in_pixels()
     except DataError:

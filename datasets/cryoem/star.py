@@ -130,8 +130,8 @@ def write_star(path: str | os.PathLike[str], star: StarFile) -> None:
     """Writes a STAR file of RELION 3.1 form; numbers have the fewest digits that give the same float64 again.
 
     Raises:
-        DataError: the folder does not exist or cannot be written to; a text is not one line, or has
-            quotes of both kinds.
+        DataError: the folder does not exist or cannot be written to; a text of several lines has one that begins with
+            a semicolon.
     """
     path = Path(path)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
@@ -167,9 +167,15 @@ def _texts(values: Sequence[Any]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
+    """A text as it stands in a file: bare, in quotes, or as a text field, on lines of its own."""
     if _BARE.fullmatch(text):
         return text
-    quote = "'" if '"' in text else '"'
-    if quote in text or not text.isprintable():
+    # Quotes that the text has not, where there are any; one in the text ends it only where a blank or # follows.
+    for quote in sorted("\"'", key=text.count):
+        if "\n" not in text and not re.search(rf"{quote}[\s#]", text):
+            return f"{quote}{text}{quote}"
+    if "\n;" in text:
         raise ValueError(f"the text {text!r}")
-    return f"{quote}{text}{quote}"
+    # A carriage return before the last line counts as part of the end of the line.
+    end = "\r\n;" if text.endswith("\r") else "\n;"
+    return f"\n;{text}{end}"

@@ -146,13 +146,11 @@ def _check_one_folder(particles: Particles) -> None:
 
 def _image_keys(particles: Particles, whole_path: bool) -> pd.DataFrame:
     """Of each row the number of the image, the path of its file, and which row with this image it is."""
-    table = particles.table
-    if "rlnImageName" not in table:
+    from parteq.datasets.cryoem.imagenames import image_keys
+
+    if "rlnImageName" not in particles.table:
         raise DataError(particles.source, "has no image names (rlnImageName) to tell which rows belong together")
-    parts = (
-        table["rlnImageName"].astype(str).str.extract(r"^(?:0*(?P<number>\d+)@)?(?P<path>.*)$").reset_index(drop=True)
-    )
-    parts["number"] = parts["number"].fillna("")
+    parts = image_keys(particles.table["rlnImageName"])
     if not whole_path:
         parts["path"] = parts["path"].str.rpartition("/")[2]
     parts["occurrence"] = parts.groupby(["number", "path"]).cumcount()

@@ -74,7 +74,8 @@ class Project(Command):
         box = self.box or len(volume)
         pixel_size = old_pixel_size * len(volume) / box
         formation = ImageFormation(resample(volume, old_pixel_size, box, pixel_size), pixel_size, device)
-        imaging = Imaging(particles.rotations(), particles.shifts_in_angstroms(), ctf)
+        # Origins in pixels of no known size are in those of the map.
+        imaging = Imaging(particles.rotations(), particles.shifts_in_angstroms(old_pixel_size), ctf)
         hidden = True if self.quiet else None
         with (
             StackWriter(self.out, box, pixel_size) as writer,

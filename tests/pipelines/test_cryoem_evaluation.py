@@ -131,6 +131,16 @@ def test_rows_are_matched_by_image_and_what_is_missing_is_told(parteq, folder, t
     assert (found["n_particles"], found["n_missing"], found["n_surplus"]) == (100, 20, 0)
 
 
+def test_an_image_without_a_number_is_the_first_of_its_file(parteq, folder, tmp_path):
+    truth = open_particles(folder / "truth.star").subset(slice(0, 3))
+    for name, number in (("truth.star", "000001@"), ("poses.star", "")):
+        names = [f"{number}p{row}.mrc" for row in range(3)]
+        truth.with_table(truth.table.assign(rlnImageName=names)).write(tmp_path / name)
+    words = ["--estimate", tmp_path / "poses.star", "--truth", tmp_path / "truth.star"]
+    status, _, complaint = parteq("cryoem", "evaluate", *words)
+    assert (status, complaint) == (0, "")
+
+
 def test_files_of_one_name_in_several_folders_are_not_guessed_at(parteq, folder, tmp_path):
     truth, estimate = open_particles(folder / "truth.star"), tmp_path / "poses.star"
     names = truth.table["rlnImageName"]

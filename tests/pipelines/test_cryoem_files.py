@@ -99,6 +99,21 @@ def test_inspect_lists_problems(parteq: Call, tmp_path: Path, capsys: pytest.Cap
     assert [found[name] for name in counts] == [2, 1, 1, 1, N - 2]
 
 
+def test_inspect_tells_images_that_have_two_names(parteq: Call, tmp_path: Path) -> None:
+    star = write(tmp_path)
+    edit(
+        star, rlnImageName=["p.mrcs", "1@p.mrcs", "000001@p.mrcs"] + [f"{number}@p.mrcs" for number in range(4, N + 1)]
+    )
+    assert inspected(parteq, star)["duplicate_rows"] == 3
+
+
+def test_inspect_tells_stacks_whose_axes_are_others(parteq: Call, tmp_path: Path) -> None:
+    star = write(tmp_path)
+    data = (tmp_path / "p.mrcs").read_bytes()
+    (tmp_path / "p.mrcs").write_bytes(data[:64] + np.array([2, 1, 3], "<i4").tobytes() + data[76:])
+    assert inspected(parteq, star)["problems"] == ["headers map the axes to others than 1, 2, 3 in p.mrcs"]
+
+
 def test_inspect_looks_at_pixels(parteq: Call, tmp_path: Path) -> None:
     star = write(tmp_path)
     data = bytearray((tmp_path / "p.mrcs").read_bytes())
@@ -180,9 +195,24 @@ def test_convert_refuses_and_writes_nothing(parteq: Call, tmp_path: Path, to: st
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile.pkl", "inner"]
 
 
+@pytest.mark.parametrize("path", ["/nowhere/p.mrcs", "../../p.mrcs", "p.mrcs"])
+def test_images_that_nobody_needs_are_not_looked_for(parteq: Call, tmp_path: Path, path: str) -> None:
+    """RELION 3.0 leaves the box to the stack, which may lie elsewhere or be damaged."""
+    (tmp_path / "p.mrcs").write_bytes(b"damaged")
+    rows = "".join(f"{row}@{path} {10 * row} {20 * row} 30\n" for row in range(1, 5))
+    star = tmp_path / "old.star"
+    star.write_text(f"data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n{rows}")
+    words = ["--from", star, "--to", "star", "--out", tmp_path / "out.star"]
+    assert parteq("cryoem", "convert", *words)[0] == 0
+    assert "rlnImageSize" not in (tmp_path / "out.star").read_text()
+    assert parteq("cryoem", "evaluate", "--estimate", star, "--truth", star)[0] == 0
+
+
 def test_convert_says_what_out_is_to_be(parteq: Call, tmp_path: Path) -> None:
     star = write(tmp_path)
     status, _, said = parteq("cryoem", "convert", "--from", star, "--to", "star", "--out", tmp_path / "folder")
     assert (status, "ends in .star" in said) == (2, True)
+    status, _, said = parteq("cryoem", "convert", "--from", star, "--to", "star", "--out", star)
+    assert (status, said) == (2, f"parteq: {star}: is read by --from, and would be lost to --out\n")
     status, _, said = parteq("cryoem", "convert", "--from", star, "--to", "cryodrgn", "--out", star)
     assert (status, "is no folder" in said) == (2, True)

@@ -12,6 +12,7 @@ import pytest
 
 from parteq.datasets.cryoem.mrc import read_volume, write_volume
 from parteq.datasets.cryoem.particles import open_particles
+from parteq.datasets.cryoem.stack import StackWriter
 
 N = 60
 
@@ -188,6 +189,21 @@ def test_a_map_of_another_pixel_size_must_say_so(simulate, parteq, tmp_path, blo
     assert "voxels of 1 Å, the images of particles.star have pixels of 4 Å" in complaint
     assert not (tmp_path / "images.mrcs").exists()
     assert parteq(*words, "--out", tmp_path / "images.mrcs", "--pixel-size", "4")[0] == 0
+
+
+def test_origins_in_pixels_are_in_those_of_the_map(parteq, tmp_path, blobs):
+    """Where the file says no pixel size; that of a stack beside it is another's."""
+    with StackWriter(tmp_path / "x.mrcs", 16, 1.0) as writer:
+        writer.append(np.ones((2, 16, 16), dtype=np.float32))
+    columns = "\n".join(
+        f"_rln{name}" for name in ("ImageName", "AngleRot", "AngleTilt", "AnglePsi", "OriginX", "OriginY")
+    )
+    rows = "1@x.mrcs 10 20 30 0 0\n2@x.mrcs 10 20 30 3 -2\n"
+    (tmp_path / "x.star").write_text(f"data_\nloop_\n{columns}\n{rows}")
+    words = ["--volume", blobs, "--particles", tmp_path / "x.star", "--out", tmp_path / "images.mrcs"]
+    assert parteq("cryoem", "project", *words)[::2] == (0, "")
+    still, moved = images_of(tmp_path / "images.mrcs")
+    np.testing.assert_allclose(moved, np.roll(still, (2, -3), axis=(0, 1)), atol=1e-2 * still.max())
 
 
 def test_particles_without_angles_or_ctf(simulate, parteq, tmp_path, blobs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import gemmi
@@ -106,6 +107,10 @@ def test_the_first_assembly_is_built_unless_another_is_named(tmp_path):
     assert read_model(path, "asymmetric-unit").count_atom_sites() == 2
     with pytest.raises(DataError, match="no assembly '7'; it has 1"):
         read_model(path, "7")
+    path.write_text(path.read_text().replace("CHAINS: A", "CHAINS: A, Z"))
+    with pytest.raises(DataError, match=r"'1' cannot be built \(no chain Z\): try --assembly asymmetric-unit"):
+        read_model(path)
+    assert read_model(path, "asymmetric-unit").count_atom_sites() == 2
 
 
 def test_aligning_brings_the_unique_axis_onto_z(tmp_path):
@@ -188,6 +193,27 @@ def test_files_that_are_no_models(tmp_path, name, content, reason):
         path.write_text(content)
     with pytest.raises(DataError, match=reason):
         read_model(path)
+
+
+@pytest.mark.parametrize("suffix", [".pdb", ".pdb.gz"])
+@pytest.mark.parametrize("written", ["   x.yyy", "     nan", "        "])
+def test_coordinates_that_are_no_numbers(tmp_path, suffix, written):
+    """gemmi takes 0 for them."""
+    path = write_pdb(tmp_path / "bad.pdb", [atom(), atom(place=(1, 2.125, 3))])
+    content = path.read_text().replace("   2.125", written).encode()
+    path = path.with_suffix(suffix)
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    with pytest.raises(DataError, match=f"atom 2 has a coordinate '{written.strip()}', which is no number"):
+        read_model(path)
+
+
+def test_a_packed_model_that_is_damaged(tmp_path):
+    """Where it breaks off between two lines, gemmi takes the rest for all."""
+    packed = gzip.compress(write_pdb(tmp_path / "whole.pdb", [atom()]).read_bytes())
+    for content in (packed[:-4], packed + b"more", packed[:40] + b"\x00" + packed[41:]):
+        (tmp_path / "m.pdb.gz").write_bytes(content)
+        with pytest.raises(DataError, match="that can be read"):
+            read_model(tmp_path / "m.pdb.gz")
 
 
 @pytest.mark.parametrize(("wrong", "reason"), [(atom("Es"), "element Es"), (atom(b_factor=float("nan")), "not finite")])

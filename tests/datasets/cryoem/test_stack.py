@@ -124,6 +124,10 @@ def test_refusals(tmp_path: Path, stack: Path) -> None:
         ImageStack([stack, other], [0, 1], [0, 0])
     with pytest.raises(DataError, match="must be square"):
         ImageStack.open(flat)
+    turned = tmp_path / "turned.mrcs"
+    turned.write_bytes(stack.read_bytes()[:64] + np.array([2, 1, 3], "<i4").tobytes() + stack.read_bytes()[76:])
+    with pytest.raises(DataError, match=r"turned\.mrcs: its header maps the axes to \[2, 1, 3\]"):
+        ImageStack.open(turned)
     with pytest.raises(DataError, match="has 10 images, and number 11 is asked for"):
         ImageStack([stack], [0], [10])
     with pytest.raises(DataError, match="no such file"):
