@@ -10,6 +10,7 @@ the state of the optimiser, which only resuming needs. The weights bear the same
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from parteq.datasets.errors import DataError
@@ -137,17 +138,27 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, model: nn.Module, about: dict[str, Any], state: dict[str, Any]) -> None:
-    """Writes a checkpoint; a kill at any moment leaves either all of it or nothing under this name."""
+    """Writes a checkpoint; a kill at any moment leaves either all of it or nothing under this name.
+
+    Raises:
+        DataError: it cannot be written, as on a full disk.
+    """
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     # Copies: layers may share a density, and no two names of one file may stand for the same memory.
     weights = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
-    save_file(weights, temporary / "model.safetensors", {_METADATA: json.dumps(about, allow_nan=False)})
-    torch.save(state, temporary / "training.pt")
-    # Readable to those who can read the others: safetensors keeps its file to its owner.
-    (temporary / "model.safetensors").chmod((temporary / "training.pt").stat().st_mode)
-    write_json(temporary / "model.json", about)
+    # In memory first: where there is no room, those who write files themselves fail each in a way of its own.
+    training = io.BytesIO()
+    torch.save(state, training)
+    try:
+        (temporary / "training.pt").write_bytes(training.getvalue())
+        described = save(weights, {_METADATA: json.dumps(about, allow_nan=False)})
+        (temporary / "model.safetensors").write_bytes(described)
+        write_json(temporary / "model.json", about)
+    except (OSError, DataError) as error:
+        shutil.rmtree(temporary)
+        raise DataError(path, getattr(error, "strerror", None) or str(error)) from error
     for file in temporary.iterdir():
         sync(file)
     sync(temporary)

@@ -197,6 +197,9 @@ def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:
         if key.replace("-", "_") not in known:
             raise DataError(path or "", f"{key!r} is no option of this command")
         option = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool) != (known[key.replace("-", "_")] is bool):
+            kind_of_value = "true or false" if isinstance(value, bool) else "a text or number"
+            raise DataError(path or "", f"{key!r} is no option that takes {kind_of_value}")
         if isinstance(value, bool):
             options += [option] if value else []
         elif isinstance(value, str | int | float):
@@ -206,15 +209,10 @@ def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:
     return options
 
 
-def _option_names(kind: type[Command]) -> set[str]:
-    """The options of a command, as a file of them would write them."""
-    hints = get_type_hints(kind, include_extras=True)
-    names = set()
-    for field in fields(kind):
-        # Such as `from`, which is no name for a field.
-        given = [getattr(part, "name", None) for part in getattr(hints[field.name], "__metadata__", ())]
-        names.add(next(filter(None, given), field.name))
-    return names
+def _option_names(kind: type[Command]) -> dict[str, Any]:
+    """The options of a command, as a file of them would write them, and the types of their values."""
+    hints = get_type_hints(kind)
+    return {kind.option(field.name)[2:].replace("-", "_"): hints[field.name] for field in fields(kind)}
 
 
 @contextmanager

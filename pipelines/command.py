@@ -11,7 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
 
 import tyro
 
@@ -87,11 +87,22 @@ class Command(ABC):
                 check_file(path)
 
     def _check_not_read(self, name: str, path: Path) -> None:
-        """Refuses to replace a file that the command reads."""
+        """Refuses to replace a file that the command reads, or that a run is made of."""
+        from parteq.pipelines.run import run_of
+
+        if path.exists() and (owner := run_of(path)) is not None:
+            raise DataError(path, f"is part of the run {owner}, and would be lost to --{name}")
         for given, value in vars(self).items():
             read = given not in self.files and isinstance(value, str | Path)
             if read and path.is_file() and Path(value).resolve() == path.resolve():
-                raise DataError(path, f"is read by --{given.replace('_', '-')}, and would be lost to --{name}")
+                raise DataError(path, f"is read by {self.option(given)}, and would be lost to --{name}")
+
+    @classmethod
+    def option(cls, field: str) -> str:
+        """The option of a field: `--from` of `source`, since that is no name for a field."""
+        hint = get_type_hints(cls, include_extras=True)[field]
+        given = [getattr(part, "name", None) for part in getattr(hint, "__metadata__", ())]
+        return f"--{next(filter(None, given), field).replace('_', '-')}"
 
     @abstractmethod
     def run(self) -> dict[str, Any]:
@@ -105,6 +116,8 @@ class Command(ABC):
         """
         import torch
 
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+            raise DataError(f"--device {self.device}", "is neither cpu nor cuda")
         try:
             device = torch.device(self.device)
             torch.empty(0, device=device)

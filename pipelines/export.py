@@ -91,8 +91,10 @@ def load(path: Path, format: Format) -> Callable[[Tensor], Tensor]:
 
 
 def _write_torch(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, str]) -> None:
-    # The example is kept in the file, so it is none of the images.
-    torch.export.save(plain_program(model, torch.zeros_like(images[:2])), path, extra_files=dict(about))
+    # The example is kept in the file, so it is none of the images. In memory first: a full disk aborts what torch does.
+    content = io.BytesIO()
+    torch.export.save(plain_program(model, torch.zeros_like(images[:2])), content, extra_files=dict(about))
+    path.write_bytes(content.getvalue())
 
 
 def _write_onnx(model: nn.Module, images: Tensor, path: Path, about: Mapping[str, str]) -> None:

@@ -25,6 +25,7 @@ WIDTH = 7.6  # of every figure, in inches
 TURNS, FLIPS, GREY = "#0072b2", "#d55e00", "#8a8f98"
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "text.parse_math": False,  # names of files and classes are what they are
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,

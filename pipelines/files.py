@@ -31,9 +31,18 @@ __all__ = [
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file."""
+    """Writes a text file.
+
+    Raises:
+        DataError: it cannot be written; it holds the name of a file whose bytes are no text.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        part = ascii(text[max(error.start - 20, 0) : error.end])
+        raise DataError(path, f"cannot hold what is no UTF-8, such as a name with {part}: rename it") from error
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

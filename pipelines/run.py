@@ -32,7 +32,7 @@ from parteq.datasets.errors import DataError
 from parteq.pipelines.checkpoint import Checkpoint, write_checkpoint
 from parteq.pipelines.files import make_folder, read_json, read_toml, write_json, write_text, write_toml
 
-__all__ = ["FILES", "Run", "find_checkpoint", "versions"]
+__all__ = ["FILES", "Run", "find_checkpoint", "run_of", "versions"]
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,13 @@ class Run:
         temporary = path.with_name(f".{path.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         make_folder(temporary)
-        write_toml(temporary / "config.toml", options)
-        write_json(temporary / "versions.json", versions())
-        write_json(temporary / "data.json", data)
+        try:
+            write_toml(temporary / "config.toml", options)
+            write_json(temporary / "versions.json", versions())
+            write_json(temporary / "data.json", data)
+        except DataError:
+            shutil.rmtree(temporary)
+            raise
         if begun:
             (path / "metrics.jsonl").unlink(missing_ok=True)
             for file in temporary.iterdir():
@@ -158,8 +162,12 @@ class Run:
             state: to resume from.
             score: how good the epoch is; the highest is the best.
         """
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        metrics = self.path / "metrics.jsonl"
+        try:
+            with metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise DataError(metrics, error.strerror or str(error)) from error
         epoch, earlier = int(record["epoch"]), self.epochs()
         about = about | {"schema": 1, "epoch": epoch, "best_epoch": epoch, "best_score": score}
         if earlier and (before := self.checkpoint("last").about())["best_score"] >= score:
@@ -207,6 +215,15 @@ class _Lock:
         except OSError as error:
             log.info("%s is not kept from other processes, for there are no locks here: %s", folder, error)
         return True
+
+
+def run_of(file: Path) -> Path | None:
+    """The run that a file is part of, see `FILES`, if there is one."""
+    place = file.resolve()
+    for folder in place.parents:
+        if place.relative_to(folder).parts[0] in FILES and Run.exists(folder):
+            return folder
+    return None
 
 
 def find_checkpoint(path: Path) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -44,8 +45,10 @@ class MakePairs(Images):
             "groups": pairs.groups,
             "classes": np.array(pairs.classes),
         }
-        with replacing(self.out) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        content = io.BytesIO()  # a file that cannot take it all is none that NumPy can close
+        np.savez_compressed(content, **arrays)
+        with replacing(self.out) as temporary:
+            temporary.write_bytes(content.getvalue())
         return {
             "out": str(self.out),
             "n": len(pairs),

@@ -38,5 +38,5 @@ class Predict(OnData):
             table = csv.writer(file)
             table.writerow([header, "predicted", *(f"probability_{name}" for name in classes)])
             for image, row in zip(images, probabilities.tolist(), strict=True):
-                table.writerow([image, classes[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+                table.writerow([image, classes[row.index(max(row))], *(f"{value:.9g}" for value in row)])
         return {"out": str(self.out), "n": len(dataset), "skipped": len(dataset.skipped)}

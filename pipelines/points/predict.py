@@ -41,5 +41,5 @@ class Predict(OnClouds):
             else:
                 table.writerow([header, "predicted", *(f"probability_{name}" for name in classes)])
                 for name, row in zip(names, found.softmax(1).tolist(), strict=True):
-                    table.writerow([name, classes[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+                    table.writerow([name, classes[row.index(max(row))], *(f"{value:.9g}" for value in row)])
         return {"out": str(self.out), "n": len(clouds)}

@@ -133,6 +133,9 @@ def test_the_options_of_a_run_train_the_same_again(parteq, trained, tmp_path):
     [
         ("epoch = 3", "'epoch' is no option"),
         ("epochs = 'many'", "many"),
+        ("epochs = false", "options.toml: 'epochs' is no option that takes true or false"),
+        ("quiet = 'yes'", "options.toml: 'quiet' is no option that takes a text or number"),
+        ("device = 'meta'", "--device meta: is neither cpu nor cuda"),
         ("epochs = [1, 2]", "'epochs' is no text, number or truth value"),
         ("epochs = ", "is not TOML"),
         ("[epochs]\nlast = 3", "'epochs' is no text, number or truth value"),
@@ -147,6 +150,16 @@ def test_a_file_of_options_that_is_wrong(parteq, cells, tmp_path, text, reason):
     assert (status, printed) == (2, "")
     assert reason in complaint
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["config.toml", "report.html", "checkpoints/0002/model.safetensors"])
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_no_output_takes_the_place_of_a_part_of_a_run(parteq, trained, cells, part, option):
+    lost, words = trained / part, ["--run", trained, "--data", cells / "test.npz"]
+    before = lost.read_bytes()
+    status, _, complaint = parteq("histo", "predict", *words, option, lost)
+    assert (status, lost.read_bytes()) == (2, before)
+    assert complaint == f"parteq: {lost}: is part of the run {trained}, and would be lost to {option}\n"
 
 
 def test_results_that_cannot_be_written_are_an_error(parteq, trained, cells, tmp_path):

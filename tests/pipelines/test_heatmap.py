@@ -154,6 +154,13 @@ def test_explain(parteq, trained, folder, tmp_path):
         assert json.loads(scores.read_text())["probability"] == pytest.approx(found["probabilities"][name])
 
 
+def test_names_are_no_mathematics(parteq, trained, tmp_path):
+    image = tmp_path / r"im $\frac{x$.png"
+    Image.fromarray(PIXELS).save(image)
+    words = ["--run", trained, "--image", image, "--out", tmp_path / "cam.png"]
+    assert parteq("histo", "explain", *words)[0] == 0
+
+
 def test_explain_images_of_other_sizes(parteq, trained, tmp_path):
     for size in ((12, 12), (64, 48), (150, 31)):
         Image.fromarray(PIXELS).resize(size).save(tmp_path / "image.png")

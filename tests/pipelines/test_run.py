@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -37,6 +39,22 @@ def test_create_and_open(tmp_path):
     assert run.options == {"epochs": 3}
     assert run.data == {"training": {"n": 1}}
     assert run.epochs() == run.history() == []
+
+
+def test_what_is_no_text_is_refused_and_nothing_stays(tmp_path):
+    with pytest.raises(DataError, match=r"no UTF-8, such as a name with '.*udcff'"):
+        Run.create(tmp_path / "run", {"data": "\udcff.npz"}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_no_half_of_a_checkpoint(tmp_path, monkeypatch):
+    run = new_run(tmp_path / "run")
+    save(run, 1)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(module.Path, "write_bytes", Mock(side_effect=full))
+    with pytest.raises(DataError, match="No space left"):
+        save(run, 2)
+    assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == ["0001"]
 
 
 def test_an_empty_folder_will_do_and_no_other(tmp_path):
@@ -117,7 +135,7 @@ def test_a_kill_while_writing_leaves_the_earlier_checkpoint(tmp_path, monkeypatc
     run = new_run(tmp_path / "run")
     save(run, 1)
     place, name = {
-        "model.safetensors": (module, "save_file"),
+        "model.safetensors": (module, "save"),
         "training.pt": (torch, "save"),
         "model.json": (module, "write_json"),
         "replace": (module.os, "replace"),
@@ -139,7 +157,7 @@ def test_a_kill_while_writing_leaves_the_earlier_checkpoint(tmp_path, monkeypatc
 def test_files_are_replaced_whole(tmp_path):
     path = tmp_path / "file.txt"
     files.write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
+    with pytest.raises(DataError, match="no UTF-8"):
         files.write_text(path, "half \ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
