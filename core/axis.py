@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import roma
 import torch
 from torch import Tensor, nn
 
@@ -57,3 +58,8 @@ class Axis(nn.Module):
         # angle / sin(angle) tends to 1 at the pole, where the quotient itself has no gradient.
         factor = torch.where(near, torch.ones_like(square), torch.atan2(sine, z) / sine)
         return across * factor
+
+    def rotation(self) -> Tensor:
+        """Return A, the smallest rotation from z to the axis, shape (3, 3)."""
+        matrix: Tensor = roma.rotvec_to_rotmat(self.rotation_vector())
+        return matrix

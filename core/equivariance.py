@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from parteq.core.axis import Axis
 from parteq.core.fields import FieldType
 from parteq.core.groups import Element
 
@@ -23,12 +24,17 @@ __all__ = ["act", "assert_equivariant", "equivariance_error", "lie_derivative"]
 Module = Callable[[Tensor], Tensor]
 
 
-def act(features: Tensor, type: FieldType, element: Element) -> Tensor:
+def act(features: Tensor, type: FieldType, element: Element, axis: Axis | None = None) -> Tensor:
     """Return h·f, (h·f)(x) = ρ(h) f(h⁻¹x), for features (batch, c, y, x), (batch, c, z, y, x) or (batch, c).
 
     A square or cubic grid is permuted where the element permutes it, and interpolated linearly (zeros beyond the
-    border) where it does not. Groups about an axis act about z.
+    border) where it does not. Groups about an axis act about ``axis``, by default z.
+
+    Raises:
+        ValueError: an axis for a group that has none.
     """
+    if axis is not None and not type.group.about_axis:
+        raise ValueError(f"{type.group} is not about an axis")
     rho = torch.from_numpy(type.representation(element)).to(features)
     fields = features.view(len(features), type.count, rho.shape[0], -1)
     turned = torch.einsum("ab,nfbp->nfap", rho, fields).reshape(features.shape)
@@ -37,7 +43,8 @@ def act(features: Tensor, type: FieldType, element: Element) -> Tensor:
         return turned
     # The coordinates of torch's grids are (x, y[, z]) with y down in the plane, where the group's y points up.
     flip = np.diag([1.0, -1.0]) if dimension == 2 else np.eye(3)
-    inverse = flip @ type.group.matrix(element).T @ flip
+    frame = np.eye(dimension) if axis is None else axis.rotation().detach().double().cpu().numpy()
+    inverse = flip @ frame @ type.group.matrix(element).T @ frame.T @ flip
     # A signed permutation takes pixels to pixels: exact with the nearest pixel, up to rounding of coordinates.
     exact = bool(np.allclose(np.abs(inverse).max(axis=0), 1.0))
     affine = torch.from_numpy(np.concatenate([inverse, np.zeros((dimension, 1))], axis=1)).to(features.device)
@@ -49,7 +56,12 @@ def act(features: Tensor, type: FieldType, element: Element) -> Tensor:
 
 @torch.no_grad()
 def equivariance_error(
-    module: Module, in_type: FieldType, out_type: FieldType, features: Tensor, element: Element
+    module: Module,
+    in_type: FieldType,
+    out_type: FieldType,
+    features: Tensor,
+    element: Element,
+    axis: Axis | None = None,
 ) -> float:
     """Return ‖f(h·x) − h·f(x)‖ / ‖f(x)‖, 0 for an equivariant module.
 
@@ -59,9 +71,10 @@ def equivariance_error(
         out_type: type of the output; trivial for an invariant module.
         features: a batch of inputs on a square or cubic grid.
         element: h.
+        axis: of a group about an axis, that of the module's layers; by default z.
     """
     output = module(features)
-    difference = module(act(features, in_type, element)) - act(output, out_type, element)
+    difference = module(act(features, in_type, element, axis)) - act(output, out_type, element, axis)
     return float(difference.norm() / output.norm().clamp_min(torch.finfo(output.dtype).tiny))
 
 
@@ -72,9 +85,10 @@ def assert_equivariant(
     features: Tensor,
     elements: list[Element],
     tolerance: float = 1e-4,
+    axis: Axis | None = None,
 ) -> None:
     """Raise ``AssertionError``, naming the worst element, if the error at one of ``elements`` exceeds ``tolerance``."""
-    errors = [equivariance_error(module, in_type, out_type, features, element) for element in elements]
+    errors = [equivariance_error(module, in_type, out_type, features, element, axis) for element in elements]
     worst = int(np.argmax(errors))
     if not errors[worst] <= tolerance:
         raise AssertionError(f"equivariance error {errors[worst]:.2e} above {tolerance:.0e} at {elements[worst]}")

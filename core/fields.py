@@ -116,7 +116,18 @@ def representation(
 
 
 def direct_sum(group: SymmetryGroup, multiplicities: Mapping[Irrep, int]) -> Representation:
-    """Return a direct sum of irreps, each as often as asked, in their own basis."""
+    """Return a direct sum of irreps, each as often as asked, in their own basis.
+
+    Raises:
+        ValueError: an irrep of another group, a negative multiplicity, or nothing to sum.
+    """
+    for irrep, count in multiplicities.items():
+        if irrep not in group.irreps(group.frequency(irrep)):
+            raise ValueError(f"{irrep.name} is not an irrep of {group}")
+        if count < 0:
+            raise ValueError(f"{irrep.name} cannot be there {count} times")
+    if not any(multiplicities.values()):
+        raise ValueError("a direct sum needs an irrep")
     irreps = tuple(irrep for irrep, count in multiplicities.items() for _ in range(count))
     name = "+".join(f"{count}x{irrep.name}" for irrep, count in multiplicities.items())
     size = sum(irrep.size for irrep in irreps)
@@ -133,10 +144,19 @@ def band_limited(group: SymmetryGroup, band: int) -> Representation:
 
 @dataclass(frozen=True, eq=False)
 class FieldType:
-    """``count`` fields that carry ``representation`` each: the type of a layer's input or output."""
+    """``count`` fields that carry ``representation`` each: the type of a layer's input or output.
+
+    Raises:
+        ValueError: fewer than one field.
+    """
 
     representation: Representation
     count: int
+
+    def __post_init__(self) -> None:
+        """Refuse a type without channels."""
+        if self.count < 1:
+            raise ValueError(f"a type has one field or more, not {self.count}")
 
     @property
     def group(self) -> SymmetryGroup:

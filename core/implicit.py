@@ -16,7 +16,6 @@ in. So it starts from what analytic filters span, and learns what they lack.
 from __future__ import annotations
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor, nn
 
@@ -101,7 +100,7 @@ class ImplicitFilters(EdgeFilters):
         if (0 if attributes is None else attributes.shape[1]) != self.attributes:
             raise ValueError(f"these filters take {self.attributes} attributes of each edge")
         if self.axis is not None:
-            vectors = vectors @ roma.rotvec_to_rotmat(self.axis.rotation_vector()).to(vectors)
+            vectors = vectors @ self.axis.rotation().to(vectors)
         values: Tensor = self.harmonics(vectors) @ self.mixing.T
         if attributes is not None:
             values = torch.cat([values, attributes], dim=1)

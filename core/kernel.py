@@ -62,7 +62,7 @@ class PartialKernel(nn.Module):
         axis: for groups about an axis, the axis; by default z. The bank must be turnable.
 
     Raises:
-        ValueError: the groups differ, or ``groups`` does not divide the field counts.
+        ValueError: the groups differ, or ``groups`` does not divide the field counts, or is less than 1.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class PartialKernel(nn.Module):
         super().__init__()
         if not in_type.group is out_type.group is density.group:
             raise ValueError(f"groups differ: {in_type.group}, {out_type.group}, {density.group}")
-        if in_type.count % groups or out_type.count % groups:
+        if groups < 1 or in_type.count % groups or out_type.count % groups:
             raise ValueError(f"{groups} groups do not divide {in_type.count} input and {out_type.count} output fields")
         self.in_type, self.out_type, self.groups = in_type, out_type, groups
         self.density = density

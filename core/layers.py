@@ -117,6 +117,13 @@ class _PartialConv(PartialLayer):
     ) -> None:
         if density.group.dimension != self.dimension:
             raise ValueError(f"{density.group} does not act in {self.dimension} dimensions")
+        for name, value in {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, it is {value}")
+        if padding is not None and padding < 0:
+            raise ValueError(f"padding must not be negative, it is {padding}")
+        if padding_mode not in (modes := ("zeros", "reflect", "replicate", "circular")):
+            raise ValueError(f"unknown padding_mode {padding_mode!r}: use {', '.join(modes)}")
         bank = _bank(density.group, kernel_size, turnable=axis is not None)
         super().__init__(PartialKernel(in_type, out_type, bank, density, groups, axis), bias)
         self.kernel_size, self.stride, self.dilation, self.groups = kernel_size, stride, dilation, groups
@@ -172,6 +179,10 @@ class PartialConv2d(_PartialConv):
         groups: as in ``torch.nn.Conv2d``, counted in fields.
         bias: add a bias to the invariant components.
         padding_mode: ``zeros``, ``reflect``, ``replicate`` or ``circular``.
+
+    Raises:
+        ValueError: a group that does not act in the plane, groups that differ, or a number or a mode that cannot be
+            meant.
 
     Groups that map the pixel grid to itself use all pixels and are exact under those turns; others use Gaussian rings
     of circular harmonics (Weiler and Cesa, arXiv 1911.08251).

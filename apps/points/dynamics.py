@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float
 from scipy.linalg import block_diag
@@ -88,7 +87,7 @@ class VectorNetwork(nn.Module):
         systems, particles, _ = positions.shape
         frame = torch.eye(3).to(positions)
         if self.axis is not None:
-            frame = roma.rotvec_to_rotmat(self.axis.rotation_vector())
+            frame = self.axis.rotation()
         edges = _all_pairs(systems, particles).to(positions.device)
         flat = positions.flatten(0, 1)
         filters = self.filters(flat[edges[0]] - flat[edges[1]])

@@ -1,7 +1,7 @@
 """Pickles that hold NumPy arrays and nothing else, read without running anything that is in them.
 
-A pickle is a program, and one that names the functions it calls. Here the only ones it may name are those that NumPy
-writes for arrays, and even these are not NumPy's own, which believe what they are told of sizes and kinds of numbers,
+A pickle is a program, and one that names the functions it calls. Here the only ones it may name are those that are
+written for arrays, and even these are not NumPy's own, which believe what they are told of sizes and kinds of numbers,
 but stand-ins that check it. What may be inside: arrays of integers and floats, tuples, lists and numbers.
 """
 
@@ -77,7 +77,24 @@ class _Empty:
         return _Array()
 
 
-_STAND_INS: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _Empty, ("numpy", "dtype"): _DType}
+def _encoded(text: str, encoding: str) -> bytes:
+    """Bytes, as pickles of protocols 0 to 2 write them; stands for `_codecs.encode`."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes are written as latin1, not as {encoding}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """Stands for `bytes` without arguments."""
+    return b""
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Empty,
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _encoded,
+    ("__builtin__", "bytes"): _no_bytes,
+}
 for _core in ("numpy.core", "numpy._core"):
     _STAND_INS |= {
         (f"{_core}.multiarray", "_reconstruct"): _Empty,

@@ -85,6 +85,7 @@ def draw_imaging(
     generator: np.random.Generator,
     *,
     poses: str | Particles = "uniform",
+    pixel_size_in_angstroms: float | None = None,
     shift_in_angstroms: float | None = None,
     microscope: Microscope | None = None,
 ) -> Imaging:
@@ -95,6 +96,7 @@ def draw_imaging(
         generator: of the random numbers.
         poses: "uniform", "preferred" (see `preferred_rotations`), or particles of a real job: rows are drawn from it
             with replacement.
+        pixel_size_in_angstroms: of their origins in pixels, where they do not say what a pixel is.
         shift_in_angstroms: the greatest along each axis; shifts are uniform up to it. None for those of the drawn
             rows, or none.
         microscope: None for the CTFs of the drawn rows, or none.
@@ -102,7 +104,7 @@ def draw_imaging(
     shifts, ctf = np.zeros((n, 2)), None
     if isinstance(poses, Particles):
         rows = generator.integers(len(poses), size=n)
-        rotations, shifts = poses.rotations()[rows], poses.shifts_in_angstroms()[rows]
+        rotations, shifts = poses.rotations()[rows], poses.shifts_in_angstroms(pixel_size_in_angstroms)[rows]
         known = poses.ctf()
         ctf = None if known is None else known.subset(rows)
     else:

@@ -104,7 +104,14 @@ class Simulate(Command):
         box = volume.shape[-1]
         # The noise does not change the poses that a seed gives, nor the poses the noise.
         of_poses, of_noise = (np.random.default_rng(seed) for seed in np.random.SeedSequence(self.seed).spawn(2))
-        imaging = draw_imaging(self.n, of_poses, poses=poses, shift_in_angstroms=self.shift, microscope=microscope)
+        imaging = draw_imaging(
+            self.n,
+            of_poses,
+            poses=poses,
+            pixel_size_in_angstroms=pixel_size,
+            shift_in_angstroms=self.shift,
+            microscope=microscope,
+        )
         if self.ctf == "none":
             imaging = replace(imaging, ctf=None)
         formation = ImageFormation(volume, pixel_size, device)

@@ -93,6 +93,8 @@ class Heatmap(Picturing):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise DataError(f"--{name.replace('_', '-')} {value}", "must be positive")
+        if not self._is_slide() and self.out.resolve().is_relative_to(Path(self.slide).resolve()):
+            raise DataError(self.out, f"would stand among the tiles of {self.slide}: choose another --out")
 
     def _is_slide(self) -> bool:
         """Whether a slide in one file is mapped, and not a folder of tiles."""

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from parteq.core.axis import Axis
 from parteq.core.density import make_density
 from parteq.core.equivariance import act, assert_equivariant, equivariance_error, lie_derivative
-from parteq.core.fields import FieldType, regular, trivial
+from parteq.core.fields import FieldType, band_limited, regular, trivial
 from parteq.core.groups import plane_group, space_group
 from parteq.core.layers import PartialConv2d, PartialConv3d
 
@@ -69,3 +70,18 @@ def test_the_lie_derivative_is_small_for_what_does_not_turn() -> None:
     total = lie_derivative(lambda batch: batch.mean((2, 3)), images)
     sideways = lie_derivative(lambda batch: (batch * x).sum((2, 3)), images)
     assert total < 0.01 < 0.5 < sideways
+
+
+def test_groups_about_a_tilted_axis() -> None:
+    group, axis = space_group("so2"), Axis((1.0, 0.0, 0.0))
+    before, after = FieldType(trivial(group), 1), FieldType(band_limited(group, 1), 1)
+    layer = PartialConv3d(before, after, 3, make_density(group, "full", 0), axis=axis)
+    volumes, quarter = torch.randn(1, 1, 5, 5, 5), [group.rotation(torch.pi / 2)]
+    # A quarter turn about x takes y to z; axes of volumes are z, y, x.
+    torch.testing.assert_close(act(volumes, before, quarter[0], axis), volumes.rot90(-1, (-3, -2)), atol=0, rtol=0)
+    assert_equivariant(layer, before, after, volumes, quarter, axis=axis)
+    with pytest.raises(AssertionError, match="equivariance error"):
+        assert_equivariant(layer, before, after, volumes, quarter)
+    whole = FieldType(trivial(space_group("so3")), 1)
+    with pytest.raises(ValueError, match="is not about an axis"):
+        act(volumes, whole, whole.group.algebra.identity, axis)

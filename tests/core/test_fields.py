@@ -62,3 +62,16 @@ def test_channels_of_a_field_type() -> None:
     fields = FieldType(regular(plane_group("d4")), 16)
     assert fields.channels == 128
     assert repr(fields) == "16 fields x regular of D4 (128 channels)"
+
+
+def test_sums_and_types_that_cannot_be() -> None:
+    so2, o2 = plane_group("so2"), plane_group("o2")
+    for multiplicities, reason in (
+        ({o2.irreps(1)[0]: 1}, r"is not an irrep of SO\(2\)"),
+        ({so2.irreps(1)[1]: -1}, "cannot be there -1 times"),
+        ({}, "needs an irrep"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            direct_sum(so2, multiplicities)
+    with pytest.raises(ValueError, match="one field or more, not 0"):
+        FieldType(trivial(so2), 0)

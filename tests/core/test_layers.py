@@ -4,6 +4,7 @@ import copy
 import itertools
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -337,3 +338,22 @@ def test_groups_of_the_other_dimension_are_refused() -> None:
 def test_the_same_group_by_two_names_fits_together() -> None:
     none, c1 = plane_group("none"), plane_group("c1")
     PartialLinear(FieldType(regular(none), 1), FieldType(regular(c1), 1), make_density(c1, "full", 0))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"kernel_size": 0}, "kernel_size must be at least 1"),
+        ({"stride": 0}, "stride must be at least 1"),
+        ({"dilation": 0}, "dilation must be at least 1"),
+        ({"padding": -1}, "padding must not be negative"),
+        ({"groups": 0}, "0 groups do not divide"),
+        ({"groups": 3}, "3 groups do not divide"),
+        ({"padding_mode": "mirror"}, "unknown padding_mode 'mirror': use zeros, reflect"),
+    ],
+)
+def test_options_that_cannot_be_meant(options: dict[str, Any], reason: str) -> None:
+    group = plane_group("c4")
+    type_ = FieldType(regular(group), 2)
+    with pytest.raises(ValueError, match=reason):
+        PartialConv2d(type_, type_, density=make_density(group, "full", 0), **{"kernel_size": 3} | options)

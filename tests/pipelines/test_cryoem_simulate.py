@@ -206,6 +206,16 @@ def test_origins_in_pixels_are_in_those_of_the_map(parteq, tmp_path, blobs):
     np.testing.assert_allclose(moved, np.roll(still, (2, -3), axis=(0, 1)), atol=1e-2 * still.max())
 
 
+def test_origins_in_pixels_of_poses_that_are_drawn(simulate, tmp_path):
+    """Where their file says no pixel size, they are in those of what is simulated."""
+    columns = "\n".join(f"_rln{name}" for name in ("AngleRot", "AngleTilt", "AnglePsi", "OriginX", "OriginY"))
+    (tmp_path / "x.star").write_text(f"data_\nloop_\n{columns}\n10 20 30 3 -2\n")
+    assert simulate(tmp_path / "drawn", "--poses", tmp_path / "x.star")[0] == 0
+    drawn = open_particles(tmp_path / "drawn" / "particles.star")
+    in_pixels = drawn.shifts_in_angstroms() / drawn.pixel_size_in_angstroms()[:, None]
+    np.testing.assert_allclose(in_pixels, [[-3.0, 2.0]] * len(drawn), atol=1e-6)
+
+
 def test_particles_without_angles_or_ctf(simulate, parteq, tmp_path, blobs):
     assert simulate(tmp_path / "sim", "--ctf", "none")[0] == 0
     (tmp_path / "bare.star").write_text("data_particles\n\nloop_\n_rlnImageName #1\n1@x.mrcs\n")

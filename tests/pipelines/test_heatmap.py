@@ -139,6 +139,16 @@ def test_tiles_without_classes(parteq, trained, folder, tmp_path):
     assert (found["n_tiles"], found["auc"]) == (25, None)
 
 
+def test_a_picture_among_the_tiles_would_be_one(parteq, trained, folder):
+    tile = next((folder / "ring").iterdir())
+    before = tile.read_bytes()
+    for out in (tile, folder / "ring" / "heat.png"):
+        status, _, complaint = parteq("histo", "heatmap", "--run", trained, "--slide", folder, "--out", out)
+        reason = f"would stand among the tiles of {folder}: choose another --out"
+        assert (status, complaint) == (2, f"parteq: {out}: {reason}\n")
+    assert tile.read_bytes() == before
+
+
 def test_explain(parteq, trained, folder, tmp_path):
     out, scores = tmp_path / "cam.png", tmp_path / "cam.json"
     image = folder / "ring" / "s1_x36_y24.png"
