@@ -42,8 +42,7 @@ def candidates(group: SymmetryGroup, grams: Sequence[Gram], axes: FloatArray | N
     found = subgroups(group)
     if not group.continuous:
         return found
-    # Those with a place are looked for where they stand in these layers.
-    found = [subgroup for subgroup in found if not subgroup.place]
+    # Those of which there are many are looked for where they stand in these layers.
     if group.flip:
         angles = _flip_angles(group, grams, partial(group.rotation, flipped=True))
         found += [dihedral_subgroup(group, order, angle) for order, angle in angles.items()]

@@ -89,7 +89,12 @@ def degree_penalty(
             true of turns nearby; finite groups have no frequencies.
         clear: how large a singular value of λ̂ is that counts as broken. 1 suits many small densities, each of a layer;
             one density on SO(3) or O(3) for all layers has many directions to tell apart and wants 0.05.
+
+    Raises:
+        ValueError: there is no training sample.
     """
+    if samples < 1:
+        raise ValueError(f"the price is shared by the training samples, of which there are {samples}")
     departure = Chain.of(model).departure(smoothness, clear)
     device = next((parameter.device for parameter in model.parameters()), departure.device)
     return departure.to(device) * (price / samples)
@@ -108,7 +113,8 @@ def full_symmetry(model: nn.Module) -> Iterator[None]:
     but do not remember them.
     """
     learning = learning_densities(model)
-    norms = [module for module in model.modules() if learning and isinstance(module, FieldBatchNorm)]
+    kinds = (FieldBatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    norms = [module for module in model.modules() if learning and isinstance(module, kinds)]
     momenta, held = [norm.momentum for norm in norms], [density.held_uniform for density in learning]
     # New tensors: the old ones may be waiting in a graph for its backward pass.
     for density in learning:

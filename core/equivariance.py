@@ -8,6 +8,7 @@ move pixels onto pixels and are exact; other turns are interpolated, and their e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -31,15 +32,17 @@ def act(features: Tensor, type: FieldType, element: Element, axis: Axis | None =
     border) where it does not. Groups about an axis act about ``axis``, by default z.
 
     Raises:
-        ValueError: an axis for a group that has none.
+        ValueError: an axis for a group that has none, or a grid that is neither square nor cubic.
     """
+    if len(set(features.shape[2:])) > 1:
+        raise ValueError(f"a grid of {' × '.join(map(str, features.shape[2:]))} is not turned onto itself")
     if axis is not None and not type.group.about_axis:
         raise ValueError(f"{type.group} is not about an axis")
     rho = torch.from_numpy(type.representation(element)).to(features)
-    fields = features.view(len(features), type.count, rho.shape[0], -1)
+    fields = features.reshape(*features.shape[:1], type.count, rho.shape[0], math.prod(features.shape[2:]))
     turned = torch.einsum("ab,nfbp->nfap", rho, fields).reshape(features.shape)
     dimension = features.dim() - 2
-    if not dimension:
+    if not turned.numel() or not dimension:
         return turned
     # The coordinates of torch's grids are (x, y[, z]) with y down in the plane, where the group's y points up.
     flip = np.diag([1.0, -1.0]) if dimension == 2 else np.eye(3)

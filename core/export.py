@@ -22,15 +22,14 @@ from parteq.core.orbits import tied
 
 __all__ = ["fast_forward", "fold", "plain_program"]
 
-# Modules that leave the grid as it is.
-_OF_ANY_GRID: tuple[type[nn.Module], ...] = (FieldBatchNorm, *POINTWISE_FUNCTIONS.values())
-
 
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy of a model, in evaluation mode, whose partially equivariant layers are plain torch layers.
 
     The model itself is left as it is. Outputs agree to rounding; what is tapped between a convolution and its norm has
-    the norm in it already.
+    the norm in it already, and hooks are not called any more. Nonlinearities of fields that the group does not permute
+    stay modules of parteq, and so do norms that mix channels, or stand in a module that is no plain ``nn.Sequential``;
+    what depends on nothing but torch is :func:`plain_program`.
     """
     folded = copy.deepcopy(model).eval()
     with torch.no_grad():
@@ -100,8 +99,9 @@ def _melt_norms(sequence: nn.Sequential) -> None:
 
 def _grid_dimension(layers: Sequence[nn.Module], place: int) -> int | None:
     """Return that of the convolution before or after, if nothing between changes the grid; else ``None``."""
+    of_any_grid: tuple[type[nn.Module], ...] = (FieldBatchNorm, *POINTWISE_FUNCTIONS.values())
     for others in (layers[:place][::-1], layers[place + 1 :]):
-        nearest = next((layer for layer in others if not isinstance(layer, _OF_ANY_GRID)), None)
+        nearest = next((layer for layer in others if not isinstance(layer, of_any_grid)), None)
         if isinstance(nearest, nn.Conv2d | nn.Conv3d):
             return len(nearest.kernel_size)
     return None

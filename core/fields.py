@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup
 from parteq.core.intertwiners import decompose
@@ -95,7 +96,7 @@ def regular(group: SymmetryGroup) -> Representation:
             matrix[index[h @ g], column] = 1.0
         return matrix
 
-    return replace(representation("regular", group, permutation, len(elements), 0), permutes=True)
+    return representation("regular", group, permutation, len(elements), 0)
 
 
 def representation(
@@ -103,16 +104,37 @@ def representation(
 ) -> Representation:
     """Return the representation whose matrices ρ(h), orthogonal and of this size, a function gives.
 
+    It ``permutes`` if the group is finite and all of them are permutation matrices.
+
     Args:
         name: to show.
         group: the group H.
         matrices: maps an element to ρ(h).
         size: of the matrices.
         band: highest frequency of the irreps in ρ.
+
+    Raises:
+        ValueError: the matrices are no orthogonal representation of frequencies up to ``band``.
     """
     parts = decompose(group, matrices, size, band)
     basis = np.concatenate([copy for _, copy in parts], axis=1)
-    return Representation(name, group, tuple(irrep for irrep, _ in parts), basis)
+    found = Representation(name, group, tuple(irrep for irrep, _ in parts), basis)
+    elements = _telling_elements(group)
+    given = np.stack([matrices(h) for h in elements])
+    # Integrals over H take higher frequencies, and what is no representation, for something else.
+    if not np.allclose(given, np.stack([found(h) for h in elements]), atol=1e-5):
+        raise ValueError(f"{name} is no orthogonal representation of {group} with frequencies up to {band}")
+    return replace(found, permutes=not group.continuous and bool((np.isclose(given, 0) | np.isclose(given, 1)).all()))
+
+
+def _telling_elements(group: SymmetryGroup) -> list[Element]:
+    """Return all elements of a finite group; of a continuous one some, among them what no quadrature holds."""
+    if not group.continuous:
+        return list(group.algebra.elements)
+    some = [h for elements, _ in group.factors(1) for h in elements]
+    if group.dimension == 2 or group.about_axis:
+        return [*some, group.rotation(1.0)]
+    return [*some, group.element(Rotation.from_rotvec([0.3, 0.5, 0.8]).as_matrix())]
 
 
 def direct_sum(group: SymmetryGroup, multiplicities: Mapping[Irrep, int]) -> Representation:

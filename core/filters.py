@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from scipy.spatial.transform import Rotation
 
-from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup, space_group
+from parteq.core.groups import Element, FloatArray, Irrep, SymmetryGroup, plane_group, space_group
 from parteq.core.intertwiners import decompose
+from parteq.core.rotations import turn_z_to
 
 __all__ = [
     "FilterBank",
@@ -33,6 +35,7 @@ __all__ = [
     "pixel_bank",
     "point_bank",
     "resolved_frequencies",
+    "spherical_harmonics",
 ]
 
 
@@ -162,10 +165,10 @@ def harmonic_bank(
 
 def _generator(degree: int, axis: int) -> FloatArray:
     """Return the generator of turns about a coordinate axis in the SO(3) irrep of one degree, antisymmetric."""
-    algebra = space_group("so3").algebra
+    rotations = space_group("so3")
     step = 0.1  # small enough that the logarithm has one branch
-    turn = scipy.linalg.expm(step * np.cross(np.eye(3), np.eye(3)[axis]))
-    logarithm = np.real(scipy.linalg.logm(algebra.irrep(degree)(algebra.element(turn, "MAT")))) / step
+    turn = rotations.element(Rotation.from_rotvec(step * np.eye(3)[axis]).as_matrix())
+    logarithm = np.real(scipy.linalg.logm(rotations.irrep((degree,))(turn))) / step
     generator: FloatArray = (logarithm - logarithm.T) / 2
     return generator
 
@@ -173,70 +176,43 @@ def _generator(degree: int, axis: int) -> FloatArray:
 def _harmonics(dimension: int, frequency: int, points: FloatArray) -> FloatArray:
     """Circular or spherical harmonics of one frequency at the direction of each point, shape (harmonics, points).
 
-    In space they are columns of SO(3) irreps, Y(R n) = ψ_l(R) Y(n) with n the pole, so their convention cannot differ
-    from that of the irreps. At the origin, which has no direction, only frequency 0 is non-zero.
+    At the origin, which has no direction, only frequency 0 is non-zero.
     """
-    radius = np.linalg.norm(points, axis=1)
-    at_origin = radius < 1e-9
     if dimension == 2:
         angle = np.arctan2(points[:, 1], points[:, 0])
         stacked = [np.cos(frequency * angle), np.sin(frequency * angle)] if frequency else [np.ones_like(angle)]
         values: FloatArray = np.stack(stacked)
     else:
-        algebra = space_group("so3").algebra
-        irrep = algebra.irrep(frequency)
-        spin = np.stack(
-            [irrep(algebra.element(_turn_z(a), "MAT")) for a in 2 * np.pi * np.arange(frequency + 1) / (frequency + 1)]
-        )
-        projection = spin.mean(axis=0)  # onto the one vector that turns about the pole leave alone
-        column = np.argmax(np.diag(projection))
-        pole = projection[:, column] / np.linalg.norm(projection[:, column])
-        values = np.stack(
-            [
-                irrep(algebra.element(_turn_pole_to(point), "MAT")) @ pole if r > 1e-9 else pole
-                for point, r in zip(points, radius, strict=True)
-            ],
-            axis=1,
-        )
+        values = spherical_harmonics(frequency, points).T
     if frequency:
-        values[:, at_origin] = 0.0
+        values[:, np.linalg.norm(points, axis=1) < 1e-9] = 0.0
     return values
 
 
-def _turn_z(angle: float) -> FloatArray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+def spherical_harmonics(degree: int, directions: FloatArray) -> FloatArray:
+    """Return the spherical harmonics of one degree, unit vectors, shape (directions, 2 degree + 1).
 
+    They are columns of SO(3) irreps, Y(R n) = ψ(R) Y(n), so their convention cannot differ from that of the irreps. At
+    each direction they are the vector that ψ of turns about it leaves alone.
 
-def _turn_pole_to(point: FloatArray) -> FloatArray:
-    """Return a rotation that takes the z axis to the direction of ``point``."""
-    x, y, z = point / np.linalg.norm(point)
-    tilt, turn = np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x)
-    c, s = np.cos(tilt), np.sin(tilt)
-    rotation: FloatArray = _turn_z(turn) @ np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
-    return rotation
+    Args:
+        degree: of the irrep ψ.
+        directions: of any length, shape (directions, 3); 0 counts as z.
+    """
+    rotations, about_z = space_group("so3"), space_group("so2")
+    irrep = rotations.irrep((degree,))
+    turns = [rotations.element(about_z.matrix(h)) for h in about_z.quadrature(degree)[0]]
+    projection = np.mean([irrep(turn) for turn in turns], axis=0)  # onto the one vector that they leave alone
+    column = np.argmax(np.diag(projection))
+    pole = projection[:, column] / np.linalg.norm(projection[:, column])
+    return np.stack([irrep(rotations.element(turn)) @ pole for turn in turn_z_to(directions)])
 
 
 def _harmonic_action(group: SymmetryGroup, frequency: int) -> Callable[[Element], FloatArray]:
-    """Return h ↦ the matrix by which ``group`` turns the harmonics of one frequency."""
+    """Return h ↦ the matrix by which ``group`` turns the harmonics of one frequency: an irrep of O(2) or O(3)."""
     if group.dimension == 2:
-
-        def circular(h: Element) -> FloatArray:
-            if not frequency:
-                return np.eye(1)
-            matrix = group.matrix(h)
-            angle = frequency * np.arctan2(matrix[1, 0], matrix[0, 0])
-            c, s = np.cos(angle), np.sin(angle)
-            action: FloatArray = np.array([[c, -s], [s, c]]) @ np.diag([1.0, np.linalg.det(matrix)])
-            return action
-
-        return circular
-    algebra = space_group("so3").algebra
-    irrep = algebra.irrep(frequency)
-
-    def spherical(h: Element) -> FloatArray:
-        matrix = group.matrix(h)
-        parity = np.sign(np.linalg.det(matrix))
-        return np.asarray(parity**frequency * irrep(algebra.element(matrix * parity, "MAT")), dtype=float)
-
-    return spherical
+        whole, parity = plane_group("o2"), min(frequency, 1)
+    else:
+        whole, parity = space_group("o3"), frequency % 2
+    irrep = whole.irrep((parity, frequency))
+    return lambda h: np.asarray(irrep(whole.element(group.matrix(h))), dtype=float)

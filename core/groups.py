@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import re
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from typing import TypeAlias
 import numpy as np
 import scipy.special
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 with warnings.catch_warnings():
     # escnn warns that Clebsch-Gordan coefficients are slow without py3nj; parteq computes its own.
@@ -121,6 +123,29 @@ class SymmetryGroup:
         turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         return turn @ np.diag(self.flip) if flipped else turn
 
+    def element(self, matrix: FloatArray) -> Element:
+        """Return the element that acts on points by an orthogonal matrix: the inverse of :meth:`matrix`.
+
+        Raises:
+            ValueError: the group holds no such element.
+        """
+        algebra, elements = self.algebra, []
+        proper = bool(np.linalg.det(matrix) > 0)
+        if isinstance(algebra, _escnn.O3):
+            return algebra.element((int(not proper), matrix if proper else -matrix), "MAT")
+        if isinstance(algebra, _escnn.SO3):
+            if proper:
+                return algebra.element(matrix, "MAT")
+        elif self.continuous:
+            angle = float(np.arctan2(matrix[1, 0], matrix[0, 0]))  # flips leave x alone
+            elements = [self.rotation(angle, flipped) for flipped in ((False, True) if self.flip else (False,))]
+        else:
+            elements = algebra.elements
+        for element in elements:
+            if np.allclose(self.matrix(element), matrix, atol=1e-6):
+                return element
+        raise ValueError(f"{self} holds no element with the matrix {np.round(matrix, 3).tolist()}")
+
     def rotation(self, angle: float, flipped: bool = False) -> Element:
         """Return the element that flips (if asked) and then turns by ``angle`` radians, in plane and axial groups.
 
@@ -161,15 +186,10 @@ class SymmetryGroup:
         # cos β takes Gauss-Legendre nodes: after α and γ are averaged only Legendre polynomials in cos β remain.
         nodes, weights = scipy.special.roots_legendre(band // 2 + 1)
 
-        def euler(axis: int, angle: float) -> Element:
-            matrix = np.eye(3)
-            first, second = (0, 1) if axis == 2 else (2, 0)
-            matrix[[first, second], [first, second]] = np.cos(angle)
-            matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
-            return algebra.element((0, matrix) if isinstance(algebra, _escnn.O3) else matrix, "MAT")
+        def about(axis: str, angles: FloatArray) -> list[Element]:
+            return [self.element(turn) for turn in Rotation.from_euler(axis, angles[:, None]).as_matrix()]
 
-        turns = [euler(2, angle) for angle in angles]
-        tilts = [euler(1, angle) for angle in np.arccos(nodes)]
+        turns, tilts = about("z", angles), about("y", np.arccos(nodes))
         rule = [(turns, equal), (tilts, weights / 2), (turns, equal)]
         if isinstance(algebra, _escnn.O3):
             rule.append(([algebra.identity, algebra.inversion], half))
@@ -184,26 +204,22 @@ class SymmetryGroup:
             For each irrep its matrices, shape (points, d, d); the weights, shape (points,).
         """
         rule = self.factors(band)
-        weights = reduce(np.multiply.outer, [weights for _, weights in rule]).reshape(-1)
         found = []
         for irrep in irreps:
             factors = [np.stack([irrep(h) for h in elements]).astype(float) for elements, _ in rule]
             found.append(reduce(lambda a, b: (a[:, None] @ b).reshape(-1, irrep.size, irrep.size), factors))
-        return found, weights
+        return found, _joint_weights(rule)
 
     def quadrature(self, band: int) -> tuple[list[Element], FloatArray]:
         """Return elements and weights (summing to 1) of the Haar integral, exact up to frequency ``band``."""
         rule = self.factors(band)
-        elements = []
-        for combination in itertools.product(*(elements for elements, _ in rule)):
-            product = combination[0]
-            for factor in combination[1:]:
-                product = product @ factor
-            elements.append(product)
-        weights = rule[0][1]
-        for _, next_weights in rule[1:]:
-            weights = np.multiply.outer(weights, next_weights)
-        return elements, weights.reshape(-1)
+        combinations = itertools.product(*(elements for elements, _ in rule))
+        return [reduce(operator.matmul, combination) for combination in combinations], _joint_weights(rule)
+
+
+def _joint_weights(rule: list[tuple[list[Element], FloatArray]]) -> FloatArray:
+    """Return the weight of every combination of elements, one from each factor, the last factor's changing fastest."""
+    return reduce(np.multiply.outer, [weights for _, weights in rule]).reshape(-1)
 
 
 _ROTATION_FAMILIES = (_escnn.SO3, _escnn.O3, _escnn.Octahedral, _escnn.Icosahedral)

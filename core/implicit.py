@@ -35,7 +35,7 @@ class ImplicitFilters(EdgeFilters):
     """Filters that a small network makes of solid harmonics on shells and of attributes of the edge.
 
     Args:
-        cutoff: radius of the outermost shell.
+        radius: of the outermost shell, see :class:`~parteq.core.pointfilters.RadialHarmonics`.
         density: λ on a group of space, of the network's layers.
         attributes: invariant numbers of each edge.
         shells: as in :class:`~parteq.core.pointfilters.RadialHarmonics`.
@@ -49,7 +49,7 @@ class ImplicitFilters(EdgeFilters):
 
     def __init__(
         self,
-        cutoff: float,
+        radius: float,
         density: Density,
         *,
         attributes: int = 0,
@@ -62,7 +62,7 @@ class ImplicitFilters(EdgeFilters):
         super().__init__()
         group = density.group
         self.axis, self.attributes = axis, attributes
-        self.harmonics = RadialHarmonics(cutoff, shells, frequency)
+        self.harmonics = RadialHarmonics(radius, shells, frequency)
         bank = self.harmonics.bank(group)
         self.register_buffer(
             "mixing", torch.from_numpy(bank.values.copy()).to(torch.get_default_dtype()), persistent=False

@@ -35,6 +35,7 @@ from parteq.core.density import Density
 from parteq.core.fields import FieldType
 from parteq.core.filters import FilterBank, TurnableBank
 from parteq.core.groups import Irrep
+from parteq.core.precision import as_it_is
 from parteq.core.tiles import pack_triples
 
 __all__ = ["PartialKernel"]
@@ -212,13 +213,19 @@ class PartialKernel(nn.Module):
 
         Args:
             density: λ̂ to use instead of that of the kernel's own density, flat, as :class:`Density` returns it. Where
-                λ differs from input to input, ``torch.vmap(kernel)`` over rows of λ̂ makes a kernel for each. What is
-                fixed takes no other: its basis holds the vectors left alone and nothing else.
+                λ differs from input to input, ``torch.vmap(kernel)`` over rows of λ̂ makes a kernel for each.
+
+        Raises:
+            ValueError: λ̂ of another length; any λ̂ for a fixed density, whose basis holds the vectors left alone and
+                nothing else.
         """
+        if density is not None and (not self.mixing.numel() or density.shape != (self.density.layout.offsets[-1],)):
+            raise ValueError(f"{tuple(density.shape)} is not the shape of the coefficients that are learned here")
         outs, ins = len(self.basis_out), len(self.basis_in)
-        tensor = self._coordinates(density).T @ self.sampled_filters()
-        tensor = self.basis_out @ tensor.view(outs, -1)
-        tensor = torch.bmm(self.basis_in.expand(outs, -1, -1), tensor.view(outs, ins, -1))
+        with as_it_is(self.weight):
+            tensor = self._coordinates(density).T @ self.sampled_filters()
+            tensor = self.basis_out @ tensor.view(outs, -1)
+            tensor = torch.bmm(self.basis_in.expand(outs, -1, -1), tensor.view(outs, ins, -1))
         tensor = tensor.view(outs, ins, *self.weight.shape[1:], -1).permute(2, 0, 3, 1, 4)
         return tensor.reshape(self.out_type.channels, -1, tensor.shape[-1])
 
@@ -227,7 +234,7 @@ class PartialKernel(nn.Module):
         if self.axis is None:
             return self.filters
         single = torch.promote_types(self.filters.dtype, torch.float32)  # in half precision `matrix_exp` goes wrong
-        with torch.autocast(self.filters.device.type, enabled=False):
+        with as_it_is(self.filters):
             vector, generators = self.axis.rotation_vector().to(single), self.generators.to(single)
             turn = torch.linalg.matrix_exp(torch.tensordot(vector, generators, dims=1)).to(self.filters)
             sampled: Tensor = self.filters @ turn.T @ self.harmonics

@@ -172,7 +172,10 @@ class PartialConv2d(_PartialConv):
         out_type: type of the output.
         kernel_size: odd or even edge of the kernel in pixels.
         density: λ on a group of the plane; layers given the same object share it.
-        stride: as in ``torch.nn.Conv2d``.
+        stride: as in ``torch.nn.Conv2d``. A turn by 90° takes the pixels that are kept to pixels that are kept only
+            where the last one fits: where the stride divides n + 2 × padding − dilation × (kernel_size − 1) − 1, for an
+            image of n pixels. Elsewhere no quarter turn is exact, whatever λ is;
+            :class:`~parteq.core.pool.AntiAliasedPool` halves images of any size.
         padding: as in ``torch.nn.Conv2d``; by default half the kernel, which keeps the size if the
             kernel is odd; an even one adds ``dilation`` pixels.
         dilation: as in ``torch.nn.Conv2d``.
@@ -204,7 +207,8 @@ class PartialConv3d(_PartialConv):
     """A partially equivariant convolution of volumes, (batch, c_in, z, y, x) → (batch, c_out, z, y, x).
 
     Arguments as in :class:`PartialConv2d`, and ``axis``: the axis of a group about an axis (see
-    :class:`~parteq.core.axis.Axis`), given or learned, by default z. The octahedral group and its subgroups about z use
+    :class:`~parteq.core.axis.Axis`), given or learned, by default z. Features that turn are in the frame of the axis: a
+    vector v goes in as Aᵀv, A = ``axis.rotation()``. The octahedral group and its subgroups about z use
     all voxels; with an axis given, filters are harmonics on shells.
     """
 

@@ -37,7 +37,7 @@ from parteq.core.candidates import candidates
 from parteq.core.energies import Action, Gram, Triple, broken_energies, energy, errors, gram_of
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
 from parteq.core.layers import PartialConv3d, PartialLayer
-from parteq.core.subgroups import Subgroup, element_with_matrix, kind_of
+from parteq.core.subgroups import Subgroup, kind_of
 from parteq.core.tilts import tilt_profile
 
 __all__ = [
@@ -68,6 +68,7 @@ TOLERANCE, TOLERANCE_IN_SPACE = 0.02, 0.04
 Densities on SO(3) and O(3) have more directions for it."""
 
 _TILTS = np.linspace(0.0, 180.0, 37)
+_ROUNDING = 1e-6  # broken energy in single precision
 _SMALL_ANGLE = 1e-4  # radians; of a symmetric difference in float64
 
 
@@ -315,7 +316,7 @@ def _derivatives(group: SymmetryGroup, triple: Triple) -> FloatArray:
     changes = []
     for axis in np.eye(3):
         turns = Rotation.from_rotvec([-_SMALL_ANGLE * axis, _SMALL_ANGLE * axis]).as_matrix()
-        changes.append(Action([element_with_matrix(group, turn) for turn in turns], weights)(triple))
+        changes.append(Action([group.element(turn) for turn in turns], weights)(triple))
     return np.stack(changes)
 
 
@@ -336,9 +337,13 @@ def summarize_degree(degrees: Sequence[LayerDegree]) -> str:
     if len(degrees[0].broken_under) == 1:
         return "The network is an ordinary one: its group is the identity alone."
     worst = max(degrees, key=lambda degree: degree.broken_energy)
-    most = f"{worst.broken_energy:.1%}"
     kept = nearest_subgroup([degree.broken_under for degree in degrees])
+    if kept == group and worst.broken_energy < _ROUNDING:
+        return f"The network kept the full symmetry {group} in every layer."
     if kept == group:
-        return f"The network kept the full symmetry {group} in every layer (broken energy at most {most})."
-    found = "no symmetry" if kept == "identity only" else kept
-    return f"Of {group} the network kept {found}; it broke the rest most in {worst.name} (broken energy {most})."
+        most = f"{100 * worst.broken_energy:.2g}%"
+        return f"The network kept nearly all of {group}; {worst.name} broke most, {most} of its kernel's energy."
+    where = f"in {worst.name} (broken energy {worst.broken_energy:.1%})"
+    if kept == "identity only":
+        return f"Of {group} the network kept no symmetry; most was broken {where}."
+    return f"Of {group} the network kept {kept}; it broke the rest most {where}."

@@ -44,7 +44,7 @@ class EdgeFilters(nn.Module, ABC):
         """Return the values, shape (edges, filters).
 
         Args:
-            vectors: from the target of each edge to its source, shape (edges, 3), in the unit of the cutoff.
+            vectors: from the target of each edge to its source, shape (edges, 3), in the unit of the radius.
             attributes: invariant numbers of each edge, shape (edges, attributes), where the filters take any.
         """
 
@@ -53,25 +53,26 @@ class RadialHarmonics(EdgeFilters):
     """Solid harmonics times Gaussian shells. Nothing in them is learned.
 
     Args:
-        cutoff: radius of the outermost shell.
-        shells: number of shells, evenly spaced from 0 to ``cutoff``; a single one is a Gaussian about 0.
+        radius: of the outermost shell, which is largest there: nothing is cut off. Points farther away should be no
+            neighbours.
+        shells: number of shells, evenly spaced from 0 to ``radius``; a single one is a Gaussian about 0.
         frequency: highest degree l of the harmonics.
 
     Raises:
-        ValueError: ``cutoff`` is not positive, or there is no shell.
+        ValueError: ``radius`` is not positive, or there is no shell.
     """
 
     radii: Tensor
     polynomials: Tensor
 
-    def __init__(self, cutoff: float, shells: int = 3, frequency: int = 2) -> None:
+    def __init__(self, radius: float, shells: int = 3, frequency: int = 2) -> None:
         super().__init__()
-        if not cutoff > 0 or shells < 1:
-            raise ValueError(f"filters need a positive cutoff and a shell or more, not {cutoff} and {shells}")
+        if not radius > 0 or shells < 1:
+            raise ValueError(f"filters need a positive radius and a shell or more, not {radius} and {shells}")
         self.shells, self.frequency = shells, frequency
-        self.spacing = cutoff / max(shells - 1, 1)
+        self.spacing = radius / max(shells - 1, 1)
         default = torch.get_default_dtype()
-        self.register_buffer("radii", torch.linspace(0, cutoff, shells, dtype=default), persistent=False)
+        self.register_buffer("radii", torch.linspace(0, radius, shells, dtype=default), persistent=False)
         polynomials = torch.from_numpy(block_diag(*_polynomials(frequency))).to(default)
         self.register_buffer("polynomials", polynomials, persistent=False)
 
@@ -80,7 +81,13 @@ class RadialHarmonics(EdgeFilters):
         return _bank(group, self.shells, self.frequency)
 
     def forward(self, vectors: Tensor, attributes: Tensor | None = None) -> Tensor:
-        """Return the filters at vectors (edges, 3), shape (edges, shells × (frequency + 1)²); shell by shell."""
+        """Return the filters at vectors (edges, 3), shape (edges, shells × (frequency + 1)²); shell by shell.
+
+        Raises:
+            ValueError: there are attributes, which these filters take none of.
+        """
+        if attributes is not None:
+            raise ValueError("analytic filters take no attributes of edges: use ImplicitFilters")
         vectors = vectors.T.contiguous()
         soft = (vectors.square().sum(0) + (_SOFTNESS * self.spacing) ** 2).sqrt()
         width = 0.6 * self.spacing

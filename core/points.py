@@ -124,7 +124,7 @@ class _PointConv(Propagation):
 class PartialPointConv(PartialLayer, _PointConv):
     """A partially equivariant convolution of points, (nodes, c_in) → (nodes, c_out), for graphs of PyG::
 
-        filters = RadialHarmonics(cutoff=1.5)
+        filters = RadialHarmonics(radius=1.5)
         layer = PartialPointConv(in_type, out_type, filters, density)
         source, target = data.edge_index
         data.x = layer(data.x, data.edge_index, filters(data.pos[source] - data.pos[target]))
@@ -137,7 +137,8 @@ class PartialPointConv(PartialLayer, _PointConv):
         filters: whose values the layer is called with; a module of its own, not of this layer.
         density: λ on a group of space; layers given the same object share it.
         bias: add a bias to the invariant components.
-        axis: the axis of a group about an axis, given or learned, by default z; filters must be turnable.
+        axis: the axis of a group about an axis, given or learned, by default z; filters must be turnable. Features that
+            turn are in its frame: a vector v goes in as Aᵀv, A = ``axis.rotation()``.
 
     Raises:
         ValueError: the density's group acts on the plane, or does not fit the types.

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from parteq.core.groups import Element, FloatArray, SymmetryGroup, space_group
+from parteq.core.rotations import turn_z_to
 
 __all__ = [
     "HIGHEST_ORDER",
@@ -31,7 +32,6 @@ __all__ = [
     "axial_subgroup",
     "carried",
     "dihedral_subgroup",
-    "element_with_matrix",
     "kind_of",
     "mirror",
     "subgroups",
@@ -41,9 +41,7 @@ __all__ = [
 Quadrature = tuple[list[Element], FloatArray]
 
 HIGHEST_ORDER = 8
-"""Of the finite subgroups listed for SO(2), O(2) and the cone."""
-
-_OFFSET_STEP_IN_DEGREES = 15.0  # between the mirrors at which subgroups of O(2) are listed
+"""Of the turns of the finite subgroups looked for in SO(2), O(2) and the cone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +76,15 @@ def kind_of(name: str) -> str:
 def subgroups(group: SymmetryGroup) -> list[Subgroup]:
     """Return the subgroups of ``group`` that have a name, largest first: ``group`` itself, ..., the identity only.
 
-    - C_N, D_N: all of them;
-    - SO(2), O(2), cone: SO(2), and C_M, D_M up to M = 8, mirrors at multiples of 15°;
-    - octahedral, icosahedral: all of them, C_M and D_M about their axes and the tetrahedral T;
-    - SO(3), O(3): SO(3), the inversion, and SO(2) about z; :func:`axial_subgroup` gives those about other axes.
+    Of a finite group these are all: for the octahedral and the icosahedral group C_M and D_M about their axes and the
+    tetrahedral T. Of a continuous group they are those that are the only one of their kind:
+
+    - SO(2), O(2), cone: SO(2), and C_M up to M = 8; :func:`dihedral_subgroup` gives D_M with a mirror at any angle;
+    - SO(3), O(3): SO(3) and the inversion; :func:`axial_subgroup` gives those about an axis.
 
     A group of one element is listed once, as ``identity only``.
     """
-    if not group.flip and not group.about_axis and group.dimension == 3:
-        found = _of_rotations(group)
-    else:
-        found = _about_axis(group)
+    found = _of_rotations(group) if group.dimension == 3 and not group.about_axis else _about_axis(group)
     whole = Subgroup(group.name, group.size, group.quadrature)
     identity = Subgroup("identity only", (0, 1), _at_every_band(([group.algebra.identity], np.ones(1))))
     between = [subgroup for subgroup in found if identity.size < subgroup.size < whole.size]
@@ -166,8 +162,8 @@ def carried(group: SymmetryGroup, axis: Sequence[float] | FloatArray, matrix: Fl
     Raises:
         ValueError: ``axis`` has no direction, or ``group`` does not contain the element.
     """
-    carry = _turn_z_to(_direction(axis))
-    return element_with_matrix(group, carry @ matrix @ carry.T)
+    carry = turn_z_to(_direction(axis))
+    return group.element(carry @ matrix @ carry.T)
 
 
 def _direction(axis: Sequence[float] | FloatArray) -> FloatArray:
@@ -185,20 +181,20 @@ def _direction(axis: Sequence[float] | FloatArray) -> FloatArray:
 
 def _about_axis(group: SymmetryGroup) -> list[Subgroup]:
     """List the subgroups of a group of the plane or about an axis."""
-    found = []
     if group.continuous:
-        orders = list(range(1, HIGHEST_ORDER + 1))
-        found.append(Subgroup("SO(2)", (1, 1), lambda band: _turns(group, band + 1)))
-    else:
-        full = int(group.algebra.order()) // (2 if group.flip else 1)
-        orders = [order for order in range(1, full + 1) if full % order == 0]
-    for order in orders:
-        found.append(Subgroup(f"C{order}", (0, order), _at_every_band(_turns(group, order))))
+        turns = [_cyclic(group, order) for order in range(1, HIGHEST_ORDER + 1)]
+        return [Subgroup("SO(2)", (1, 1), lambda band: _turns(group, band + 1)), *turns]
+    found = []
+    full = int(group.algebra.order()) // (2 if group.flip else 1)
+    for order in [order for order in range(1, full + 1) if full % order == 0]:
+        found.append(_cyclic(group, order))
         if group.flip:
-            step = _OFFSET_STEP_IN_DEGREES if group.continuous else 180.0 / full
-            for offset in np.arange(0.0, 180.0 / order - 1e-6, step):
-                found.append(dihedral_subgroup(group, order, float(offset)))
+            found += [dihedral_subgroup(group, order, 180.0 * copy / full) for copy in range(full // order)]
     return found
+
+
+def _cyclic(group: SymmetryGroup, order: int) -> Subgroup:
+    return Subgroup(f"C{order}", (0, order), _at_every_band(_turns(group, order)))
 
 
 def dihedral_subgroup(group: SymmetryGroup, order: int, angle: float) -> Subgroup:
@@ -248,18 +244,19 @@ def _of_rotations(group: SymmetryGroup) -> list[Subgroup]:
     """List subgroups of the groups of space without a distinguished axis."""
     if not group.continuous:
         return _finite_rotations(group)
-    found = [axial_subgroup(group, (0.0, 0.0, 1.0), "so2")]
-    if group.has_inversion:
-        rotations = space_group("so3")
+    if not group.has_inversion:
+        return []
+    rotations = space_group("so3")
 
-        def proper(band: int) -> Quadrature:
-            elements, weights = rotations.quadrature(band)
-            return [element_with_matrix(group, rotations.matrix(h)) for h in elements], weights
+    def proper(band: int) -> Quadrature:
+        elements, weights = rotations.quadrature(band)
+        return [group.element(rotations.matrix(h)) for h in elements], weights
 
-        pair = [group.algebra.identity, group.algebra.inversion]
-        found.append(Subgroup(rotations.name, rotations.size, proper))
-        found.append(Subgroup("inversion", (0, 2), _at_every_band((pair, np.full(2, 0.5)))))
-    return found
+    pair = [group.algebra.identity, group.algebra.inversion], np.full(2, 0.5)
+    return [
+        Subgroup(rotations.name, rotations.size, proper),
+        Subgroup("inversion", (0, 2), _at_every_band(pair)),
+    ]
 
 
 @lru_cache(maxsize=4)
@@ -312,30 +309,3 @@ def _axis_name(axis: FloatArray) -> str:
     if np.allclose(axis, (0.0, 0.0, 1.0)):
         return "z"
     return "(" + ", ".join(f"{value + 0.0:.2f}" for value in np.round(axis, 2)) + ")"
-
-
-def _turn_z_to(axis: FloatArray) -> FloatArray:
-    """Return the smallest rotation that takes z to a unit vector, as two half turns: about z, then their bisector."""
-    bisector = axis + np.array([0.0, 0.0, 1.0])
-    length = np.linalg.norm(bisector)
-    bisector = bisector / length if length > 1e-9 else np.array([1.0, 0.0, 0.0])
-    turn: FloatArray = (2 * np.outer(bisector, bisector) - np.eye(3)) @ np.diag([-1.0, -1.0, 1.0])
-    return turn
-
-
-def element_with_matrix(group: SymmetryGroup, matrix: FloatArray) -> Element:
-    """Return the element of a group of space without a distinguished axis that acts by a matrix.
-
-    Raises:
-        ValueError: there is none.
-    """
-    parity = float(np.sign(np.linalg.det(matrix)))
-    if group.has_inversion:
-        return group.algebra.element((int(parity < 0), parity * matrix), "MAT")
-    if group.continuous and parity > 0:
-        return group.algebra.element(matrix, "MAT")
-    if not group.continuous:
-        for element in group.algebra.elements:
-            if np.allclose(group.matrix(element), matrix, atol=1e-6):
-                return element
-    raise ValueError(f"{group} holds no element with the matrix {np.round(matrix, 3).tolist()}")

@@ -15,11 +15,11 @@ where they end at a sharp peak it can dip below 0.
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from parteq.core.density import Density
-from parteq.core.groups import FloatArray, Irrep, SymmetryGroup
-from parteq.core.subgroups import element_with_matrix
+from parteq.core.filters import spherical_harmonics
+from parteq.core.groups import FloatArray
+from parteq.core.rotations import turn_z_to
 
 __all__ = ["tilt_map", "tilt_means", "tilt_profile"]
 
@@ -34,12 +34,8 @@ def tilt_profile(density: Density, axis: FloatArray, tilts_in_degrees: FloatArra
         axis: n, a unit vector, see :func:`~parteq.core.measure.measure_axis`.
         tilts_in_degrees: from 0, at the axis, to 180.
     """
-    first, second, _ = _frame(axis).T
-    around = 2 * np.pi * np.arange(_AROUND)[:, None] / _AROUND
-    around = np.cos(around) * first + np.sin(around) * second
-    tilts = np.radians(tilts_in_degrees)[:, None, None]
-    directions = np.cos(tilts) * axis + np.sin(tilts) * around
-    profile: FloatArray = tilt_means(density, axis, directions.reshape(-1, 3)).reshape(-1, _AROUND).mean(1)
+    about_z = _directions(2 * np.pi * np.arange(_AROUND) / _AROUND, np.radians(90.0 - tilts_in_degrees))
+    profile: FloatArray = tilt_means(density, axis, about_z @ turn_z_to(axis).T).reshape(-1, _AROUND).mean(1)
     return profile
 
 
@@ -50,10 +46,7 @@ def tilt_map(density: Density, axis: FloatArray, longitudes: FloatArray, latitud
         density, axis: as for :func:`tilt_profile`.
         longitudes, latitudes: in radians.
     """
-    longitude, latitude = np.meshgrid(longitudes, latitudes)
-    across = np.cos(latitude)
-    directions = np.stack([across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)], axis=-1)
-    return tilt_means(density, axis, directions.reshape(-1, 3)).reshape(longitude.shape)
+    return tilt_means(density, axis, _directions(longitudes, latitudes)).reshape(len(latitudes), len(longitudes))
 
 
 def tilt_means(density: Density, axis: FloatArray, directions: FloatArray) -> FloatArray:
@@ -62,22 +55,16 @@ def tilt_means(density: Density, axis: FloatArray, directions: FloatArray) -> Fl
     means = np.zeros(len(directions))
     for irrep, block in zip(group.irreps(density.band), density.coefficients(), strict=True):
         left, values, _ = np.linalg.svd(block.detach().double().cpu().numpy())
-        (there,) = _harmonics(group, irrep, axis[None])
-        means += irrep.size * _harmonics(group, irrep, directions) @ (left * values) @ (left.T @ there)
+        degree = group.frequency(irrep)
+        (there,) = spherical_harmonics(degree, axis[None])
+        means += irrep.size * spherical_harmonics(degree, directions) @ (left * values) @ (left.T @ there)
     return means
 
 
-def _harmonics(group: SymmetryGroup, irrep: Irrep, directions: FloatArray) -> FloatArray:
-    """Return at each direction the unit vector that the irrep of turns about it leaves alone, shape (n, size)."""
-    count = 2 * irrep.size  # enough turns for its frequency
-    about_z = Rotation.from_rotvec(2 * np.pi / count * np.arange(count)[:, None] * np.array([0.0, 0.0, 1.0]))
-    mean = np.mean([irrep(element_with_matrix(group, turn)) for turn in about_z.as_matrix()], axis=0)
-    left_alone = np.linalg.svd(mean)[0][:, 0]
-    return np.stack([irrep(element_with_matrix(group, _frame(v))) @ left_alone for v in directions])
-
-
-def _frame(direction: FloatArray) -> FloatArray:
-    """Return a rotation whose last column is the direction."""
-    first = np.cross(direction, np.eye(3)[np.abs(direction).argmin()])
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(direction, first), direction], axis=1)
+def _directions(longitudes: FloatArray, latitudes: FloatArray) -> FloatArray:
+    """Return the unit vectors of a grid, in radians, row by row of one latitude, shape (latitudes × longitudes, 3)."""
+    longitude, latitude = np.meshgrid(longitudes, latitudes)
+    across = np.cos(latitude)
+    x, y = across * np.cos(longitude), across * np.sin(longitude)
+    directions: FloatArray = np.stack([x, y, np.sin(latitude)], axis=-1)
+    return directions.reshape(-1, 3)

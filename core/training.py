@@ -176,7 +176,8 @@ def fit(
     if state is not None:
         optimiser.load_state_dict(state["optimiser"])
         first = int(state["epoch"])
-    parallel = DistributedDataParallel(model) if world_size() > 1 else model
+    # Buffers are the same everywhere already: constant, or statistics that norms take over all processes.
+    parallel = DistributedDataParallel(model, broadcast_buffers=False) if world_size() > 1 else model
     factors = {parameter: group["factor"] for group in optimiser.param_groups for parameter in group["params"]}
     settling = learning_densities(model) if settings.density_threshold else []
 

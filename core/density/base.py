@@ -103,7 +103,8 @@ class Density(nn.Module, ABC):
 
     def density_at(self, elements: Sequence[Element]) -> Tensor:
         """Return λ (against Haar measure) at any elements of the group, shape (elements,)."""
-        return self.values_where(torch.from_numpy(irreps_at(self.group, self.band, elements)).to(self().device))
+        device = next(self.buffers()).device
+        return self.values_where(torch.from_numpy(irreps_at(self.group, self.band, elements)).to(device))
 
     def coefficients(self) -> list[Tensor]:
         """Return λ̂(ψ) as one d × d tensor for each irrep of ``group.irreps(band)``."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from parteq.core.density.base import Density, irreps_at
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
+from parteq.core.precision import as_it_is
 from parteq.core.subgroups import Subgroup
 
 __all__ = ["LearnedDensity", "SoftmaxDensity", "SquaredDensity"]
@@ -35,6 +36,9 @@ def _irreps_on_quadrature(group: SymmetryGroup, band: int, quadrature_band: int)
 
 class LearnedDensity(Density):
     """A density with parameters, evaluated on a Haar quadrature of the group.
+
+    Each parameter is a flat vector laid out as λ̂ is (:class:`~parteq.core.density.base.BlockLayout`), the coefficients
+    of a function that λ is made of; all 0 is uniform λ. ``keep``, ``settle`` and ``reset`` rest on that.
 
     Args:
         group: the group H.
@@ -89,7 +93,8 @@ class LearnedDensity(Density):
 
     def forward(self) -> Tensor:
         """Return λ̂, flat: the quadrature of λ ψ; that of uniform λ while it is ``held_uniform``."""
-        coefficients = self.mass() @ self.irrep_values
+        with as_it_is(self.weights):
+            coefficients = self.mass() @ self.irrep_values
         return torch.where(self.held_uniform, self.uniform, coefficients)
 
     @torch.no_grad()
@@ -144,8 +149,9 @@ class LearnedDensity(Density):
         terms = []
         for irrep, block in zip(self.group.irreps(self.band), self.coefficients(), strict=True):
             if not irrep.is_trivial():
-                # Through the square, whose eigenvalues have slopes everywhere.
-                squares = torch.linalg.eigvalsh(block.mT @ block).clamp_min(0.0)
+                # Through the square, whose eigenvalues have slopes everywhere; there are none in half precision.
+                wide = block.to(torch.promote_types(block.dtype, torch.float32))
+                squares = torch.linalg.eigvalsh(wide.mT @ wide).clamp_min(0.0)
                 values = (squares + _ROUNDING**2).sqrt() - _ROUNDING
                 weight = (1 + smoothness * self.group.frequency(irrep)) / math.sqrt(irrep.sum_of_squares_constituents)
                 terms.append(weight * torch.log1p(values / clear).sum() / math.log1p(1 / clear))
@@ -221,7 +227,7 @@ class SoftmaxDensity(LearnedDensity):
             what the parent broke stays broken. The parent stays where it is registered, usually in the layer before.
 
     Raises:
-        ValueError: the parent is on another group or quadrature.
+        ValueError: the parent is on another group, or of another band or quadrature.
     """
 
     basis_scale: Tensor
@@ -230,8 +236,10 @@ class SoftmaxDensity(LearnedDensity):
         self, group: SymmetryGroup, band: int, oversampling: int | None = None, parent: LearnedDensity | None = None
     ) -> None:
         super().__init__(group, band, oversampling)
-        if parent is not None and (parent.group is not group or parent.weights.shape != self.weights.shape):
-            raise ValueError(f"a density on {group} inherits from one on the same group and quadrature")
+        if parent is not None and (
+            parent.group is not group or parent.band != band or parent.quadrature_band != self.quadrature_band
+        ):
+            raise ValueError(f"a density on {group} inherits from one of the same group, band and quadrature")
         self._parents = () if parent is None else (parent,)  # a tuple: not a submodule a second time
         scale = torch.cat([torch.full((size**2,), float(size) ** 0.5) for size in self.layout.sizes])
         scale[0] = 0.0  # the constant is no freedom: normalisation removes it

@@ -16,6 +16,7 @@ from parteq.core.fields import FieldType, Representation, direct_sum
 from parteq.core.filters import FilterBank, grid_points, harmonic_bank
 from parteq.core.groups import Element, Irrep, SymmetryGroup
 from parteq.core.kernel import PartialKernel
+from parteq.core.subgroups import Subgroup, axial_subgroup, dihedral_subgroup, subgroups
 
 __all__ = [
     "QUATERNION_GROUP",
@@ -58,6 +59,17 @@ def some_elements(group: SymmetryGroup, count: int = 6, seed: int = 0) -> list[E
 
 
 @cache
+def some_subgroups(group: SymmetryGroup) -> list[Subgroup]:
+    """The whole group, of a continuous one some that can stand anywhere, every third of the others, the identity."""
+    found = subgroups(group)
+    placed = []
+    if group.continuous and group.flip:
+        placed = [dihedral_subgroup(group, order, 20.0) for order in (1, 3)]
+    elif group.continuous and group.dimension == 3 and not group.about_axis:
+        placed = [axial_subgroup(group, (1.0, 2.0, 2.0), kind) for kind in ("so2", "d2")]
+    return [found[0], *placed, *found[1:-1:3], *found[1:][-1:]]
+
+
 def irreps_on_quadrature(group: SymmetryGroup, band: int, limit: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the weights of the Haar quadrature that is exact to ``limit`` and each irrep on it, (points, d, d).
 

@@ -247,9 +247,21 @@ def test_full_symmetry_lets_go_after_an_error():
     assert not density.held_uniform
 
 
-def test_norms_do_not_remember_what_they_see_under_full_symmetry():
-    network = torch.nn.Sequential(_network(_random(D4, 1)), FieldBatchNorm(FieldType(regular(D4), 1))).train()
-    norm = network[1]
+def test_half_precision_has_a_price_too():
+    network = _network(_random(D4, 1))
+    price = _nats(degree_penalty(network, samples=10))
+    assert _nats(degree_penalty(network.bfloat16(), samples=10)) == pytest.approx(price, rel=0.05)
+
+
+def test_the_price_needs_samples():
+    with pytest.raises(ValueError, match="of which there are 0"):
+        degree_penalty(_network(_random(D4, 1)), samples=0)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_norms_do_not_remember_what_they_see_under_full_symmetry(plain: bool):
+    norm = nn.BatchNorm2d(8) if plain else FieldBatchNorm(FieldType(regular(D4), 1))
+    network = torch.nn.Sequential(_network(_random(D4, 1)), norm).train()
     image = torch.randn(4, 8, 3, 3)
     with full_symmetry(network):
         network(image)

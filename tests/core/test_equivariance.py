@@ -85,3 +85,12 @@ def test_groups_about_a_tilted_axis() -> None:
     whole = FieldType(trivial(space_group("so3")), 1)
     with pytest.raises(ValueError, match="is not about an axis"):
         act(volumes, whole, whole.group.algebra.identity, axis)
+
+
+def test_grids_that_are_not_turned_onto_themselves() -> None:
+    group = plane_group("c4")
+    type_ = FieldType(regular(group), 1)
+    quarter = group.rotation(torch.pi / 2)
+    with pytest.raises(ValueError, match="a grid of 4 × 6 is not turned onto itself"):
+        act(torch.zeros(1, 4, 4, 6), type_, quarter)
+    assert act(torch.zeros(0, 4, 6, 6), type_, quarter).shape == (0, 4, 6, 6)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parteq.core.fields import FieldType, Representation, band_limited, direct_sum, regular, trivial
-from parteq.core.groups import SymmetryGroup, plane_group
+from parteq.core.fields import FieldType, Representation, band_limited, direct_sum, regular, representation, trivial
+from parteq.core.groups import Element, SymmetryGroup, plane_group, space_group
 from tests.core.helpers import QUATERNION_GROUP, each_irrep_once, some_elements
 
 
@@ -22,8 +22,8 @@ def _check_representation(representation: Representation) -> None:
 
 def test_representations_multiply(group: SymmetryGroup, band: int) -> None:
     made = [trivial(group), each_irrep_once(group, band), band_limited(group, band)]
-    for representation in made if group.continuous else [*made, regular(group)]:
-        _check_representation(representation)
+    for rho in made if group.continuous else [*made, regular(group)]:
+        _check_representation(rho)
 
 
 def test_regular_permutes_the_elements(group: SymmetryGroup) -> None:
@@ -46,9 +46,9 @@ def test_band_limited_of_a_finite_group_is_its_regular_representation(group: Sym
 
 
 def test_quaternionic_irreps_come_a_quarter_of_their_size_often() -> None:
-    for representation in (regular(QUATERNION_GROUP), band_limited(QUATERNION_GROUP, 0)):
-        assert [irrep.size for irrep in representation.irreps] == [1, 1, 1, 1, 4]
-        _check_representation(representation)
+    for rho in (regular(QUATERNION_GROUP), band_limited(QUATERNION_GROUP, 0)):
+        assert [irrep.size for irrep in rho.irreps] == [1, 1, 1, 1, 4]
+        _check_representation(rho)
 
 
 def test_multiplicities_by_type() -> None:
@@ -75,3 +75,29 @@ def test_sums_and_types_that_cannot_be() -> None:
             direct_sum(so2, multiplicities)
     with pytest.raises(ValueError, match="one field or more, not 0"):
         FieldType(trivial(so2), 0)
+
+
+def test_matrices_that_are_no_representation_are_refused(group: SymmetryGroup) -> None:
+    with pytest.raises(ValueError, match=r"is no orthogonal representation|dimensions"):
+        representation("doubled", group, lambda h: 2 * np.eye(2), 2, 1)
+
+
+def test_frequencies_above_the_band_are_refused() -> None:
+    for group, frequency in ((plane_group("so2"), 5), (space_group("so3"), 3)):
+        irrep = group.irreps(frequency)[-1]
+        for band in range(1, frequency):
+            with pytest.raises(ValueError, match=r"is no orthogonal representation|dimensions"):
+                representation("high", group, irrep, irrep.size, band)
+        assert representation("high", group, irrep, irrep.size, frequency).irreps == (irrep,)
+
+
+def test_quotients_permute() -> None:
+    """D4 on the four corners of a square; on the plane it turns them among themselves and does not permute x and y."""
+    d4 = plane_group("d4")
+    corners = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+
+    def on_corners(h: Element) -> np.ndarray:
+        return np.array([[np.allclose(d4.matrix(h) @ c, other) for c in corners] for other in corners], dtype=float)
+
+    assert representation("corners", d4, on_corners, 4, 0).permutes
+    assert not representation("plane", d4, d4.matrix, 2, 0).permutes

@@ -43,6 +43,29 @@ def test_matrices_are_orthogonal_and_multiply_as_the_elements_do(group: Symmetry
             np.testing.assert_allclose(group.matrix(a @ b), group.matrix(a) @ group.matrix(b), atol=1e-7)
 
 
+def test_elements_are_known_by_their_matrices(group: SymmetryGroup, band: int) -> None:
+    for h in some_elements(group):
+        found = group.element(group.matrix(h))
+        for irrep in group.irreps(band):
+            np.testing.assert_allclose(irrep(found), irrep(h), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "matrix"),
+    [
+        (plane_group("c4"), np.diag([1.0, -1.0])),
+        (plane_group("so2"), np.diag([1.0, -1.0])),
+        (space_group("o2"), np.diag([1.0, 1.0, -1.0])),
+        (space_group("cone"), np.diag([1.0, -1.0, -1.0])),
+        (space_group("so3"), -np.eye(3)),
+        (space_group("octahedral"), -np.eye(3)),
+    ],
+)
+def test_matrices_of_no_element_are_refused(lacking: SymmetryGroup, matrix: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="holds no element"):
+        lacking.element(matrix)
+
+
 def test_rotations_only_or_with_reflections(group: SymmetryGroup) -> None:
     determinants = {round(float(np.linalg.det(group.matrix(h)))) for h in group.quadrature(2)[0]}
     mirrors = {"cone", "O(3)"} if group.dimension == 3 else {"O(2)"}

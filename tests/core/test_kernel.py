@@ -13,7 +13,7 @@ from parteq.core.fields import FieldType, Representation, direct_sum, regular
 from parteq.core.filters import FilterBank, grid_points, pixel_bank
 from parteq.core.groups import Irrep, SymmetryGroup, plane_group
 from parteq.core.kernel import PartialKernel
-from parteq.core.subgroups import Subgroup, subgroups
+from parteq.core.subgroups import Subgroup
 from tests.core.helpers import (
     QUATERNION_GROUP,
     RingFilters,
@@ -24,6 +24,7 @@ from tests.core.helpers import (
     multiplicity,
     randomise,
     ring_filters,
+    some_subgroups,
     unprojected,
 )
 
@@ -94,8 +95,8 @@ def test_no_symmetry_is_every_kernel(group: SymmetryGroup) -> None:
 
 
 def _chosen(group: SymmetryGroup) -> list[Subgroup]:
-    found = subgroups(group)
-    return found if len(found) <= 4 else [found[0], *found[1 : -1 : max(1, (len(found) - 2) // 3)], found[-1]]
+    found = some_subgroups(group)
+    return found if len(found) <= 5 else [*found[:3], *found[3 : -1 : max(1, len(found) - 4)], found[-1]]
 
 
 def _invariants(
@@ -252,6 +253,17 @@ def test_every_input_can_have_a_density_of_its_own(group: SymmetryGroup, rng: to
     for mine, density in zip(kernels, densities, strict=True):
         kernel.density = density
         torch.testing.assert_close(mine, kernel())
+    with pytest.raises(ValueError, match="not the shape of the coefficients"):
+        kernel(torch.ones(len(densities[0]()) + 1))
+
+
+def test_what_is_fixed_takes_no_other_density() -> None:
+    group = plane_group("so2")
+    field = FieldType(each_irrep_once(group, 1), 1)
+    fixed = make_density(group, "full", 1)
+    kernel = PartialKernel(field, field, ring_filters(group, (0.0, 1.0), (0, 2)).bank, fixed)
+    with pytest.raises(ValueError, match="not the shape of the coefficients"):
+        kernel(make_density(group, "learned", 1)())
 
 
 def test_change_of_basis_of_the_fields_is_applied(rng: torch.Generator) -> None:

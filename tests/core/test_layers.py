@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from parteq.core.density import Density, FixedDensity, LearnedDensity, make_density
-from parteq.core.fields import FieldType, direct_sum, regular
+from parteq.core.fields import FieldType, band_limited, direct_sum, regular
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
 from parteq.core.layers import PartialConv2d, PartialConv3d, PartialLayer, PartialLinear
 from parteq.core.subgroups import axial_subgroup, subgroups
-from tests.core.helpers import grid_elements, randomise, transform
+from tests.core.helpers import grid_elements, randomise, some_subgroups, transform
 
 DEGREES = ("full", "none", "softmax", "squared")
 
@@ -120,7 +120,7 @@ def test_a_positive_turn_shifts_regular_fields_forward() -> None:
 def test_a_density_on_a_subgroup_keeps_that_subgroup_alone(name: str) -> None:
     torch.manual_seed(0)
     group = plane_group(name)
-    for subgroup in subgroups(group):
+    for subgroup in [*subgroups(group), *some_subgroups(group)[1:3]]:
         dimension, order = subgroup.size
         if dimension or order > 4:
             continue
@@ -357,3 +357,15 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], reason: str) -> N
     type_ = FieldType(regular(group), 2)
     with pytest.raises(ValueError, match=reason):
         PartialConv2d(type_, type_, density=make_density(group, "full", 0), **{"kernel_size": 3} | options)
+
+
+@pytest.mark.parametrize("name", ["d4", "so2"])
+def test_mixed_precision_leaves_the_kernel_alone(name: str) -> None:
+    """In bfloat16 a uniform density would not quite be one, and what is exactly equivariant would be so no more."""
+    group = plane_group(name)
+    type_ = FieldType(band_limited(group, 1), 2)
+    layer = PartialConv2d(type_, type_, 3, make_density(group, "learned", 2)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = layer.weight()
+        assert layer(torch.zeros(1, type_.channels, 4, 4, dtype=torch.float32)).dtype == torch.bfloat16
+    torch.testing.assert_close(mixed, layer.weight(), atol=0, rtol=0)

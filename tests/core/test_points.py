@@ -18,7 +18,7 @@ from parteq.core.pointfilters import RadialHarmonics
 from parteq.core.points import PartialPointConv
 from tests.core.helpers import each_irrep_once, randomise, some_elements
 
-FILTERS = {"cutoff": 1.0, "shells": 2, "frequency": 2}
+FILTERS = {"radius": 1.0, "shells": 2, "frequency": 2}
 
 
 def _layer(group: SymmetryGroup, degree: str, axis: Axis | None = None, **options: object) -> PartialPointConv:
@@ -169,8 +169,10 @@ def test_harmonics_are_orthonormal_on_the_sphere_and_vanish_at_the_origin() -> N
     scale = gram.diagonal()
     torch.testing.assert_close(gram, torch.diag(scale), atol=1e-10, rtol=0)
     assert filters(torch.zeros(1, 3))[0, 1:].abs().max() == 0
-    with pytest.raises(ValueError, match="cutoff"):
+    with pytest.raises(ValueError, match="radius"):
         RadialHarmonics(0.0)
+    with pytest.raises(ValueError, match="take no attributes"):
+        filters(torch.zeros(1, 3), torch.zeros(1, 1))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

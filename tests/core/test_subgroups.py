@@ -4,13 +4,19 @@ import numpy as np
 import pytest
 
 from parteq.core.groups import SymmetryGroup, plane_group, space_group
-from parteq.core.subgroups import Subgroup, axial_subgroup, subgroups
+from parteq.core.subgroups import Subgroup, axial_subgroup, dihedral_subgroup, subgroups
 
 
 def _few(group: SymmetryGroup) -> list[Subgroup]:
-    """Return the subgroups of a group, of a long list every fifth."""
+    """Return the subgroups of a group, of a long list every fifth, and of a continuous one some with a place."""
     found = subgroups(group)
-    return found if len(found) <= 12 else [*found[::5], found[-1]]
+    if len(found) > 12:
+        return [*found[::5], found[-1]]
+    if group.continuous and group.flip:
+        found += [dihedral_subgroup(group, order, 15.0) for order in (1, 2, 3)]
+    elif group.continuous and group.dimension == 3 and not group.about_axis:
+        found += [axial_subgroup(group, (0, 0, 1))]
+    return found
 
 
 def test_the_list_runs_from_the_group_to_the_identity(group: SymmetryGroup) -> None:
@@ -77,6 +83,15 @@ def test_all_subgroups_of_small_groups_are_listed() -> None:
     assert [_count(d6, f"C{m}") for m in (2, 3, 6)] == [1, 1, 1]
 
 
+def test_of_continuous_groups_those_are_listed_that_are_the_only_one_of_their_kind() -> None:
+    turns = [f"C{m}" for m in (8, 7, 6, 5, 4, 3, 2)]
+    for group in (plane_group("o2"), space_group("o2"), space_group("cone")):
+        assert [k.name for k in subgroups(group)] == [group.name, "SO(2)", *turns, "identity only"]
+    assert [k.name for k in subgroups(plane_group("so2"))] == ["SO(2)", *turns, "identity only"]
+    assert [k.name for k in subgroups(space_group("so3"))] == ["SO(3)", "identity only"]
+    assert [k.name for k in subgroups(space_group("o3"))] == ["O(3)", "SO(3)", "inversion", "identity only"]
+
+
 @pytest.mark.parametrize(
     ("name", "turns", "dihedral", "tetrahedral"),
     [
@@ -100,7 +115,8 @@ def test_mirrors_are_where_their_names_say(angle: float) -> None:
     plane, over, cone = plane_group("o2"), space_group("o2"), space_group("cone")
 
     def flip(group: SymmetryGroup, kind: str) -> np.ndarray:
-        (subgroup,) = [k for k in subgroups(group) if k.name == f"D1 ({kind} at {angle:g}°)"]
+        subgroup = dihedral_subgroup(group, 1, angle)
+        assert subgroup.name == f"D1 ({kind} at {angle:g}°)"
         return group.matrix(subgroup.quadrature(0)[0][1])
 
     mirror = 2 * np.outer(along, along) - np.eye(2)

@@ -1,0 +1,21 @@
+"""Keeping automatic mixed precision out of what has to be exact."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+__all__ = ["as_it_is"]
+
+
+def as_it_is(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which automatic mixed precision leaves tensors on the device of this one as they are.
+
+    Static bases and densities are small: in bfloat16 they would save nothing, and uniform λ would not quite be uniform.
+    """
+    kind = tensor.device.type
+    if not torch.amp.autocast_mode.is_autocast_available(kind):  # as on "meta"
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
