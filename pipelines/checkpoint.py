@@ -61,25 +61,7 @@ class Checkpoint:
             if _METADATA not in metadata:
                 raise DataError(path, "does not say which model its weights are of: give the folder of the checkpoint")
             about = parse_json(path, metadata[_METADATA])
-        for key, kind in (("application", str), ("model", dict), ("classes", list), ("spatial", list), ("epoch", int)):
-            if not isinstance(about.get(key), kind):
-                raise DataError(path, f"has no {key!r}, or of the wrong type")
-        if not all(isinstance(name, str) for name in about["classes"]):
-            raise DataError(path, "has classes that are no text")
-        if not all(isinstance(size, int) and size > 0 for size in about["spatial"]):
-            raise DataError(path, "has a spatial size that is no number of pixels")
-        if about["model"].get("num_classes", 0) != len(about["classes"]) or about["model"].get("features_only"):
-            raise DataError(path, "names more or fewer classes than its model tells apart")
-        for key, most in LARGEST.items():
-            value = about["model"].get(key, 1)
-            for number in value if isinstance(value, list) else [value]:
-                if not isinstance(number, int | float) or not 0 < number <= most:
-                    raise DataError(path, f"describes no model: {key} must lie between 0 and {most}")
-        temperature = about.get("temperature", 1.0)
-        if not isinstance(temperature, float) or not 0 < temperature < math.inf:
-            raise DataError(path, "has a temperature that is no positive number")
-        if about["application"] not in MODELS:
-            raise DataError(path, f"is of an unknown application {about['application']!r}")
+        _check(path, about)
         return about
 
     def model(self) -> nn.Module:
@@ -137,12 +119,36 @@ class Checkpoint:
         return state
 
 
+def _check(path: Path, about: dict[str, Any]) -> None:
+    """Refuses a description that a model could not be made from."""
+    for key, kind in (("application", str), ("model", dict), ("classes", list), ("spatial", list), ("epoch", int)):
+        if not isinstance(about.get(key), kind):
+            raise DataError(path, f"has no {key!r}, or of the wrong type")
+    if not all(isinstance(name, str) for name in about["classes"]):
+        raise DataError(path, "has classes that are no text")
+    if not all(isinstance(size, int) and size > 0 for size in about["spatial"]):
+        raise DataError(path, "has a spatial size that is no number of pixels")
+    if about["model"].get("num_classes", 0) != len(about["classes"]) or about["model"].get("features_only"):
+        raise DataError(path, "names more or fewer classes than its model tells apart")
+    for key, most in LARGEST.items():
+        value = about["model"].get(key, 1)
+        for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, int | float) or not 0 < number <= most:
+                raise DataError(path, f"describes no model: {key} must lie between 0 and {most}")
+    temperature = about.get("temperature", 1.0)
+    if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+        raise DataError(path, "has a temperature that is no positive number")
+    if about["application"] not in MODELS:
+        raise DataError(path, f"is of an unknown application {about['application']!r}")
+
+
 def write_checkpoint(path: Path, model: nn.Module, about: dict[str, Any], state: dict[str, Any]) -> None:
     """Writes a checkpoint; a kill at any moment leaves either all of it or nothing under this name.
 
     Raises:
-        DataError: it cannot be written, as on a full disk.
+        DataError: it cannot be written, as on a full disk, or could not be read again.
     """
+    _check(path, about)
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from difflib import get_close_matches
 from importlib import metadata
 from typing import Any, get_type_hints
 
@@ -151,22 +152,26 @@ def _command_name(words: Sequence[str]) -> str:
 
 
 def _overview(name: str, words: Sequence[str]) -> int:
-    """Prints the commands, or those that begin with what was typed; what is no command goes to stderr."""
+    """Prints the commands, or those that begin with what was typed; of what is no command what it may have meant."""
     inside = {key: command for key, command in COMMANDS.items() if key.startswith(f"{name} ")}
+    if name and not inside:
+        application, verb = name.split()[0], name.split()[-1]
+        verbs = {key.split()[1]: key for key in COMMANDS if key.startswith(f"{application} ")}
+        hints = [f"{verbs[near]!r}?" for near in get_close_matches(verb, verbs, n=1)]
+        hints.append(f"parteq {application if verbs else '--help'} lists them")
+        print(f"parteq: no command {name!r}: {' '.join(hints)}", file=sys.stderr)
+        return 2
     shown = inside or COMMANDS
     width = max(map(len, shown))
     asked = not words or bool({"-h", "--help"} & set(words))
-    wrong = bool(name) and not inside
-    if wrong:
-        print(f"parteq: no command {name!r}", file=sys.stderr)
     print(
         "Networks as equivariant as their data are, no more and no less.\n",
         *(f"  parteq {key:<{width}}  {_summary(command)}" for key, command in shown.items()),
         "\nparteq COMMAND --help tells its options, parteq --version the version. To begin:\n\n  parteq demo",
         sep="\n",
-        file=sys.stdout if asked and not wrong else sys.stderr,
+        file=sys.stdout if asked else sys.stderr,
     )
-    return 0 if asked and not wrong else 2
+    return 0 if asked else 2
 
 
 def _summary(command: type[Command]) -> str:

@@ -97,12 +97,12 @@ class PointBuilder:
         """Return invariant channels."""
         return FieldType(trivial(self.group), channels)
 
-    def filters(self, cutoff: float, shells: int, frequency: int, attributes: int) -> EdgeFilters:
+    def filters(self, radius: float, shells: int, frequency: int, attributes: int) -> EdgeFilters:
         """Return filters of the kind asked for; analytic ones take no attributes of the edge."""
         if self.kernel == "analytic":
-            return RadialHarmonics(cutoff, shells, frequency)
+            return RadialHarmonics(radius, shells, frequency)
         options = {"attributes": attributes, "shells": shells, "frequency": frequency}
-        return ImplicitFilters(cutoff, self.density, axis=self.axis, **options)
+        return ImplicitFilters(radius, self.density, axis=self.axis, **options)
 
     def convolve(self, before: FieldType, after: FieldType, filters: EdgeFilters) -> PartialPointConv:
         """Return a convolution; a norm brings the bias."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -50,7 +51,21 @@ class Export(RunCommand):
         clouds = torch.randn(size, generator=torch.Generator().manual_seed(self.seed)) * model.length[0]
         for cloud, absent in zip(clouds, range(0, points, -(-points // len(clouds))), strict=False):
             cloud[points - absent :] = torch.nan
-        results = export(Standalone(model), clouds, self.format, self.out)
+        results = export(Standalone(model), clouds, self.format, self.out, _description(about, points))
         target = None if about["target"] is None else about["target"]["name"]
         known = {name: about[name] for name in ("classes", "feature_names")}
         return {**results, "points": points, "target": target, **known}
+
+
+def _description(about: dict[str, Any], points: int) -> dict[str, str]:
+    """What the file says of itself to those who have nothing else: text by name, lists as JSON."""
+    features, target = about["feature_names"], about["target"]
+    columns = ", ".join(["x, y, z in the unit of the data", *features])
+    output = "N × classes; softmax(logits) are probabilities" if target is None else f"N × 1, {target['name']}"
+    said = {
+        "input": f"images: float32 N × {points} × {3 + len(features)}, {columns}; rows of NaN fill up smaller clouds",
+        "output": f"logits: float32 {output}",
+    }
+    if target is None:
+        said["classes"] = json.dumps(about["classes"], ensure_ascii=False)
+    return said

@@ -69,6 +69,8 @@ def against_tilt(tilts_in_degrees: Sequence[float], scores: Sequence[float], nam
         axes = figure.subplots()
         axes.plot(tilts_in_degrees, scores, color=TURNS, marker="o", markersize=3.5)
         axes.set(xlabel="tilt (degrees)", ylabel=name)
-        axes.set_ylim(0, None)
+        # Accuracy is seen whole, errors from 0; neither runs along the frame.
+        highest = 1.0 if name == "accuracy" else max(scores)
+        axes.set_ylim(-0.03 * highest, 1.03 * highest)
         axes.grid(True)
     return figure

@@ -194,6 +194,7 @@ class Train(Clouds, TrainingCommand):
             summary = self._report(run, model, scores, "" if target is None else target.unit) if is_main() else ""
         return {
             "run": str(run.path),
+            "report": str(run.path / "report.html"),
             "n_train": len(training),
             **{f"val_{name}": value for name, value in scores.items()},
             **({} if target is None else {"mae_unit": target.unit}),

@@ -98,6 +98,13 @@ def test_export(parteq, trained_points, tmp_path, format):
     words = ["--run", trained_points, "--format", format, "--out", out, "--json", results]
     assert parteq("points", "export", *words)[0] == 0
     assert json.loads(results.read_text())["max_abs_difference"] < 1e-3
+    if format == "onnx":
+        import onnx
+
+        said = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+        assert json.loads(said["classes"]) == ["flat", "long"]
+        assert "× 3, x, y, z" in said["input"]
+        assert "softmax" in said["output"]
 
 
 def test_no_atom_is_left_out(parteq, tmp_path):

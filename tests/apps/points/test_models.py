@@ -15,7 +15,6 @@ from parteq.core.chain import Chain
 from parteq.core.density import Density
 from parteq.core.groups import space_group
 from parteq.core.measure import measure_degree, partial_layers
-from parteq.core.subgroups import element_with_matrix
 from parteq.core.tilts import tilt_map, tilt_means, tilt_profile
 
 SMALL = {"num_classes": 3, "neighbours": 4, "width": 0.3, "layers": 1}
@@ -125,7 +124,7 @@ def test_density_over_tilt_is_the_mean_of_the_aligned_density_over_turns_about_t
     (mean,) = tilt_means(density, axis, direction[None])
     takes = Rotation.from_rotvec(np.pi / 2 * np.cross(direction, axis))
     turns = Rotation.from_rotvec(np.linspace(0.1, 0.1 + 2 * np.pi, 8, endpoint=False)[:, None] * axis) * takes
-    elements = [element_with_matrix(density.group, turn) for turn in turns.as_matrix()]
+    elements = [density.group.element(turn) for turn in turns.as_matrix()]
     expected = 0.0
     for irrep, block in zip(density.group.irreps(density.band), density.coefficients(), strict=True):
         squares, vectors = np.linalg.eigh((block @ block.mT).double().numpy())
@@ -139,7 +138,7 @@ def test_density_over_tilt_is_the_mean_of_the_aligned_density_over_turns_about_t
 def test_density_over_tilt_does_not_tell_what_the_weights_absorb() -> None:
     density, axis, tilts = _some_density(), np.array([0.6, 0.0, 0.8]), np.linspace(0, 180, 7)
     profile = tilt_profile(density, axis, tilts)
-    turn = element_with_matrix(density.group, Rotation.from_rotvec([0.3, -1.0, 2.0]).as_matrix())
+    turn = density.group.element(Rotation.from_rotvec([0.3, -1.0, 2.0]).as_matrix())
     irreps = density.group.irreps(density.band)
     blocks = zip(irreps, density.layout.split(density.logits), strict=True)
     density.logits.copy_(
