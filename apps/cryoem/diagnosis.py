@@ -54,15 +54,26 @@ class Diagnosis:
         """Whether the map looks the same after a turn."""
         return self.similarity > _SYMMETRIC_ABOVE
 
-    def sentence(self) -> str:
-        """In words."""
-        if self.stuck:
+    def sentence(self, *, refined: bool = False) -> str:
+        """In words.
+
+        Args:
+            refined: whether the poses that this is said beside come from refinement, which searches all rotations.
+        """
+        if not self.stuck:
+            found = f"Encoder and search agree on {self.agreement:.0%} of the images."
+        else:
             found = (
                 f"The encoder is stuck: for {1 - self.agreement:.0%} of the images a search finds another pose than it "
-                "proposes. Estimate with --refine, or train with more --epochs."
+                "proposes."
             )
-        else:
-            found = f"Encoder and search agree on {self.agreement:.0%} of the images."
+            if refined:
+                found += (
+                    " The poses and the map of this run do not rest on what it proposes: they come from refinement, "
+                    "which searches all rotations. Estimate other particles with --refine, or train with more --epochs."
+                )
+            else:
+                found += " Estimate with --refine, or train with more --epochs."
         if self.symmetric:
             found += (
                 f" The map looks the same (correlation {self.similarity:.2f}) after a turn by "

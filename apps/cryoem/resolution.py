@@ -17,7 +17,15 @@ from jaxtyping import Float
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-__all__ = ["HalfMapResolution", "fourier_shell_correlation", "half_map_resolution", "resolution_at", "soft_mask"]
+__all__ = [
+    "HalfMapResolution",
+    "falls_to",
+    "fourier_shell_correlation",
+    "half_map_resolution",
+    "resolution_at",
+    "resolution_values",
+    "soft_mask",
+]
 
 Volume = Float[np.ndarray, "box box box"]
 Curve = Float[np.ndarray, " shells"]
@@ -49,6 +57,11 @@ def _shells(box: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(radius).astype(np.int64), np.broadcast_to(doubled, radius.shape)
 
 
+def falls_to(curve: Curve, threshold: float) -> bool:
+    """Whether a curve falls to a threshold before Nyquist; else `resolution_at` is a bound that the pixels set."""
+    return bool((curve[1:] <= threshold).any())
+
+
 def resolution_at(curve: Curve, threshold: float, box_in_angstroms: float) -> float:
     """The resolution in Å at which a curve first falls to a threshold, between shells by a straight line.
 
@@ -60,14 +73,21 @@ def resolution_at(curve: Curve, threshold: float, box_in_angstroms: float) -> fl
     Returns:
         That of the last shell if the curve does not fall so far, the length of the box if it never was above.
     """
-    below = np.flatnonzero(curve[1:] <= threshold)
-    if len(below) == 0:
+    if not falls_to(curve, threshold):
         return box_in_angstroms / (len(curve) - 1)
-    shell = int(below[0]) + 1
+    shell = 1 + int(np.argmax(curve[1:] <= threshold))
     if shell == 1:
         return box_in_angstroms
     before, after = curve[shell - 1], curve[shell]
     return float(box_in_angstroms / (shell - 1 + (before - threshold) / (before - after)))
+
+
+def resolution_values(name: str, curve: Curve, threshold: float, box_in_angstroms: float) -> dict[str, float | bool]:
+    """`resolution_NAME_angstrom`, as of `resolution_at`, and `resolution_NAME_at_nyquist`: if it is but a bound."""
+    return {
+        f"resolution_{name}_angstrom": resolution_at(curve, threshold, box_in_angstroms),
+        f"resolution_{name}_at_nyquist": not falls_to(curve, threshold),
+    }
 
 
 def soft_mask(
@@ -132,14 +152,14 @@ class HalfMapResolution:
     corrected: Curve
     box_in_angstroms: float
 
-    def summary(self) -> dict[str, float]:
-        """Resolutions in Å at 0.143 and 0.5 of each curve but the randomised."""
+    def summary(self) -> dict[str, float | bool]:
+        """Resolutions in Å at 0.143 and 0.5 of each curve but the randomised, and which of them are but bounds."""
         curves = {"": self.corrected, "_masked_uncorrected": self.masked, "_unmasked": self.unmasked}
-        return {
-            f"resolution_fsc_{name}{suffix}_angstrom": resolution_at(curve, level, self.box_in_angstroms)
-            for name, level in (("0143", 0.143), ("05", 0.5))
-            for suffix, curve in curves.items()
-        }
+        values: dict[str, float | bool] = {}
+        for name, level in (("0143", 0.143), ("05", 0.5)):
+            for suffix, curve in curves.items():
+                values |= resolution_values(f"fsc_{name}{suffix}", curve, level, self.box_in_angstroms)
+        return values
 
 
 def half_map_resolution(

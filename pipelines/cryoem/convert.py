@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -57,6 +58,9 @@ class Convert(Command):
             written = [self.out]
         else:
             written = write_cryodrgn(particles, self.out)
+            for name, what, there in (("pose.pkl", "poses", particles.has_poses), ("ctf.pkl", "CTF", ctf is not None)):
+                if not there:
+                    warnings.warn(f"{self.source} has no {what}, so there is no {name}", stacklevel=2)
         return {
             "from": self.source,
             "to": self.to,
@@ -75,7 +79,18 @@ class Convert(Command):
         parts = [self.source] if Path(self.source).exists() else self.source.split("+")
         paths = [Path(part) for part in parts]
         if any(path.suffix == ".pkl" for path in paths):
+            self._check_pickles(paths)
             return read_cryodrgn(paths, datadir=self.datadir)
         if len(paths) > 1:
             raise DataError(f"--from {self.source}", "only cryoDRGN's pickles are joined by a plus sign")
         return open_particles(paths[0], datadir=self.datadir)
+
+    def _check_pickles(self, paths: list[Path]) -> None:
+        """Refuses a pickle that is not there, and says that one of poses or of CTFs is enough."""
+        for path in paths:
+            others = [other for other in paths if other != path]
+            if path.suffix == ".pkl" and not path.exists() and any(other.suffix == ".pkl" for other in others):
+                # Nothing but the pickle of CTFs or a stack says how large images are.
+                images = [] if any(other.suffix != ".pkl" for other in others) else ["X.mrcs"]
+                rest = "+".join(map(str, [*others, *images]))
+                raise DataError(path, f"no such file; it may be left out: --from {rest}")

@@ -61,7 +61,10 @@ def particles_section(folder: Path, seed: int, device: str, quiet: bool) -> tupl
         f"Half of the directions are right to {refined:.1f}°, found by expectation-maximisation and refinement; as the "
         f"encoder alone has them after so short a training, to {encoder:.0f}°."
     )
-    caption = "Images; the map found, seen along its axes; the encoder's errors."
+    caption = (
+        "Images; the map found, seen along its axes; the encoder's errors, which below the dashed line, 20°, count as "
+        "converged."
+    )
     picture = Picture("particles", png(_figure(images, volume, history)), caption)
     results = {"poses_encoder_median_deg": encoder, "poses_refined_median_deg": refined}
     return results, Section("Cryo-EM: poses from images alone", text, finding=finding, pictures=[picture])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -58,6 +59,14 @@ class Inspect(Command):
             stack = inspect_stacks(particles, found)
         if stack is not None:
             inspect_images(stack, self.images, found, lambda chosen: tqdm(chosen, delay=2, disable=None, leave=False))
+        if found.numbers.get("contrast") == "unclear":
+            looked_at = found.numbers["images_looked_at"]
+            warnings.warn(
+                f"contrast unclear: over {looked_at} images particles are neither brighter nor darker than what is "
+                "around them by 3 standard errors: look at more (--images 0: all), or see in a viewer that they are "
+                "bright",
+                stacklevel=2,
+            )
         for problem in found.problems:
             log.warning("problem: %s", problem)
         return found.numbers | {"n_problems": len(found.problems), "problems": found.problems}

@@ -72,11 +72,12 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
             **symmetry,
         }
         if reference is not None:
-            from parteq.apps.cryoem.resolution import fourier_shell_correlation, resolution_at
+            from parteq.apps.cryoem.resolution import fourier_shell_correlation, resolution_values
 
             curve = fourier_shell_correlation(volume, reference)
-            results["resolution_reference_05_angstrom"] = resolution_at(curve, 0.5, len(volume) * pixel_size)
-            results["fsc_reference"] = curve.tolist()
+            values = resolution_values("reference_05", curve, 0.5, len(volume) * pixel_size)
+            _tell_bound("with the reference", values, "reference_05", "0.5", pixel_size)
+            results |= {**values, "fsc_reference": curve.tolist()}
         if self.halves:
             first, second = (self._volume(part) for part in parts)
             write_volume(self._beside("_half1.mrc"), first, pixel_size)
@@ -208,8 +209,20 @@ class Reconstruct(Symmetry, ParticlesInput, Command):
         curves = {name: getattr(found, name).tolist() for name in ("unmasked", "masked", "randomised", "corrected")}
         frequencies = [shell / found.box_in_angstroms for shell in range(len(found.unmasked))]
         values = {**found.summary(), "n_half1": counts[0], "n_half2": counts[1]}
+        _tell_bound("of the half maps", values, "fsc_0143", "0.143", pixel_size)
         record = {"schema": 1, **values, "frequency_per_angstrom": frequencies, **curves}
         write_json(self._beside("_fsc.json"), record)
         with replacing(self._beside("_fsc.png")) as temporary:
             temporary.write_bytes(png(resolution_figure(found, volume, mask)))
         return values
+
+
+def _tell_bound(of: str, values: dict[str, Any], name: str, threshold: str, pixel_size: float) -> None:
+    """Warns of a resolution that the pixels set, not the particles."""
+    if values[f"resolution_{name}_at_nyquist"]:
+        bound = values[f"resolution_{name}_angstrom"]
+        warnings.warn(
+            f"the FSC {of} does not fall to {threshold} before Nyquist: {bound:.4g} Å is a bound, "
+            f"for pixels of {pixel_size:.4g} Å are too large to tell more",
+            stacklevel=2,
+        )

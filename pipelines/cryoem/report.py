@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from parteq.pipelines.cryoem.pictures import pose_error_figure
+from parteq.pipelines.cryoem.pictures import draw_scale_bar, draw_views, pose_error_figure
 from parteq.pipelines.figures import GREY, STYLE, TURNS, WIDTH, png
 from parteq.pipelines.report import Picture, Section, degree_section, write_report
 
@@ -54,30 +54,36 @@ def write_training_report(
         Section(
             "Training",
             pictures=[
-                Picture("learning_curve", png(_course(history)), "The loss, and the error where poses are known.")
+                Picture(
+                    "learning_curve",
+                    png(_course(history)),
+                    "The loss, and where poses are known the error of those that the encoder proposes; below the "
+                    "dashed line, 20°, a training counts as converged.",
+                )
             ],
         ),
         Section(
             "The map",
             "Seen along its axes: slices through the centre above, projections below. Its hand is arbitrary.",
-            pictures=[Picture("map", png(_map(volume)), "The map that the poses make.")],
+            pictures=[Picture("map", png(_map(volume, config["pixel_size"])), "The map that the poses make.")],
         ),
         Section(
             "Poses",
             f"{len(rotations):,} particles, mean confidence {confidence.mean():.2f}.",
             pictures=[
-                Picture("poses", png(_poses(rotations, confidence)), "View directions, and how sure each pose is.")
+                Picture(
+                    "poses", png(_poses(rotations, confidence)), "View directions, coloured by how sure each pose is."
+                )
             ],
         ),
     ]
     if errors is not None:
-        summary = errors.summary()
         figure = png(pose_error_figure(errors, particles.rotations(), confidence))
         sections.append(
             Section(
                 "Against the truth",
                 "Of the refined poses, after aligning frame, hand and origin of the map. No pose of the file was used.",
-                tables=[[{key.replace("_", " "): value for key, value in list(summary.items())[:6]}]],
+                tables=[[{"": key.replace("_", " "), "value": value} for key, value in errors.summary().items()]],
                 pictures=[
                     Picture(
                         "errors",
@@ -115,7 +121,7 @@ def _course(history: Sequence[dict[str, Any]]) -> Figure:
         return figure
 
 
-def _map(volume: Float[np.ndarray, "box box box"]) -> Figure:
+def _map(volume: Float[np.ndarray, "box box box"], pixel_size_in_angstroms: float) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.68 * WIDTH), layout="constrained")
         middle = len(volume) // 2
@@ -124,6 +130,8 @@ def _map(volume: Float[np.ndarray, "box box box"]) -> Figure:
                 panel.imshow(picture, cmap="gray", origin="lower")
                 panel.set_axis_off()
             axes[0].set_title(f"along {name}")
+            if column == 0:
+                draw_scale_bar(axes[1], len(volume), pixel_size_in_angstroms)
         return figure
 
 
@@ -132,12 +140,8 @@ def _poses(rotations: Float[np.ndarray, "n 3 3"], confidence: Float[np.ndarray, 
         figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         grid = figure.add_gridspec(1, 2, width_ratios=(1.5, 1))
         sphere: Any = figure.add_subplot(grid[0], projection="mollweide")
-        x, y, z = rotations[:, 2].T
-        sphere.scatter(
-            np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1)), s=3, c=confidence, cmap="viridis", vmin=0, vmax=1
-        )
-        sphere.set(xticklabels=[], yticklabels=[])
-        sphere.grid(True, alpha=0.3)
+        order = np.argsort(-confidence)  # those that are least sure on top
+        draw_views(figure, sphere, rotations[order], confidence[order], 1.0).set_label("confidence")
         bars = figure.add_subplot(grid[1])
         bars.hist(confidence, bins=20, range=(0, 1), color=TURNS)
         bars.set(xlabel="confidence", ylabel="particles")

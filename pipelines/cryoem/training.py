@@ -273,8 +273,10 @@ class PoseTraining:
         history = self.run.history()
         # That of the weights with which all goes on.
         record = history[self.run.checkpoint().about()["epoch"] - 1]
+        verdict = diagnosis.sentence(refined=found.reliability is not None)
         results: dict[str, Any] = {
             "run": str(path),
+            "report": str(path / "report.html"),
             "n_train": len(particles),
             "epochs": len(history),
             "attempts": int(history[-1]["attempt"]) + 1,
@@ -282,7 +284,7 @@ class PoseTraining:
             "encoder_search_agreement": diagnosis.agreement,
             "self_similarity": diagnosis.similarity,
             "stuck": diagnosis.stuck,
-            "diagnosis": diagnosis.sentence(),
+            "diagnosis": verdict,
             **report_reliability(found.reliability),
             "mean_confidence": float(confidence.mean()),
             **report_symmetry(found.frame),
@@ -296,7 +298,7 @@ class PoseTraining:
         elif record.get("rotation_error_median_deg") is not None:
             results["rotation_error_median_deg"] = record["rotation_error_median_deg"]
         findings = [] if found.reliability is None else [found.reliability.sentence()]
-        findings.append(diagnosis.sentence())
+        findings.append(verdict)
         if found.frame.symmetry != "C1":
             findings.append(found.frame.sentence())
         write_training_report(self.run, model, in_units, rotations, confidence, errors, " ".join(findings), particles)

@@ -218,7 +218,9 @@ def test_a_map_its_halves_and_its_resolution(parteq, folder, tmp_path):
     out, scores = tmp_path / "map.mrc", tmp_path / "scores.json"
     words = ["--particles", folder / "truth.star", "--out", out, "--halves", "--reference", folder / "volume.mrc"]
     status, printed, complaint = parteq("cryoem", "reconstruct", *words, "--json", scores, "--batch-size", 50)
-    assert (status, complaint) == (0, "")
+    assert (status, complaint.count("\n")) == (0, 2)
+    for of in ("with the reference does not fall to 0.5", "of the half maps does not fall to 0.143"):
+        assert f"the FSC {of} before Nyquist: 5 Å is a bound" in complaint
     assert "resolution_fsc_0143_angstrom" in printed
     volume, pixel_size = read_volume(out)
     truth = map_of_blobs()
@@ -231,7 +233,9 @@ def test_a_map_its_halves_and_its_resolution(parteq, folder, tmp_path):
     found, curves = json.loads(scores.read_text()), json.loads((tmp_path / "map_fsc.json").read_text())
     assert (found["n_half1"], found["n_half2"], found["box"], found["n_particles"]) == (60, 60, BOX, N)
     assert found["resolution_reference_05_angstrom"] < 6
-    assert found["resolution_fsc_0143_angstrom"] == curves["resolution_fsc_0143_angstrom"] < 6
+    assert found["resolution_fsc_0143_angstrom"] == curves["resolution_fsc_0143_angstrom"] == pytest.approx(5)
+    assert found["resolution_fsc_0143_at_nyquist"] is curves["resolution_fsc_0143_at_nyquist"] is True
+    assert found["resolution_reference_05_at_nyquist"] is True
     assert len(curves["frequency_per_angstrom"]) == len(curves["corrected"]) == BOX // 2 + 1
     assert curves["frequency_per_angstrom"][-1] == pytest.approx(1 / (2 * PIXEL_SIZE))
     with Image.open(tmp_path / "map_fsc.png") as image:

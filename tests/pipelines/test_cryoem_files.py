@@ -75,6 +75,12 @@ def test_inspect_tells_dark_from_bright(parteq: Call, tmp_path: Path) -> None:
         assert "RELION wants them bright" in str(found["problems"])
 
 
+def test_inspect_says_what_to_do_where_noise_hides_the_contrast(parteq: Call, tmp_path: Path) -> None:
+    status, printed, said = parteq("cryoem", "inspect", "--particles", write(tmp_path, sign=0.0))
+    assert (status, said.count("\n"), printed.count("unclear")) == (0, 1, 1)
+    assert said.startswith(f"parteq: contrast unclear: over {N} images")
+
+
 def test_inspect_lists_problems(parteq: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     star = write(tmp_path, pixel_size_in_header=2.0)
     names = [f"{number + 1}@p.mrcs" for number in range(N)]
@@ -166,6 +172,23 @@ def test_convert_there_and_back(parteq: Call, tmp_path: Path) -> None:
         assert parteq("cryoem", "convert", "--from", source, "--to", "star", "--out", back)[0] == 0
         np.testing.assert_allclose(open_particles(back).rotations(), open_particles(star).rotations(), atol=1e-12)
     assert len(open_particles(back).images()) == N
+
+
+def test_particles_without_ctf_go_to_cryodrgn_and_back(parteq: Call, tmp_path: Path) -> None:
+    bare, folder, back = tmp_path / "bare.star", tmp_path / "drgn", tmp_path / "back.star"
+    particles = open_particles(write(tmp_path))
+    names = list(particles.table["rlnImageName"])
+    Particles.create(particles.rotations(), None, None, 1.5, BOX, names).write(bare)
+    status, _, said = parteq("cryoem", "convert", "--from", bare, "--to", "cryodrgn", "--out", folder)
+    assert (status, said) == (0, f"parteq: {bare} has no CTF, so there is no ctf.pkl\n")
+    assert [path.name for path in folder.iterdir()] == ["pose.pkl"]
+    pose, ctf, stack = folder / "pose.pkl", folder / "ctf.pkl", tmp_path / "p.mrcs"
+    for images in ("", f"+{stack}"):
+        status, _, said = parteq("cryoem", "convert", "--from", f"{pose}+{ctf}{images}", "--to", "star", "--out", back)
+        proposed = f"{pose}{images or '+X.mrcs'}"
+        assert (status, said) == (2, f"parteq: {ctf}: no such file; it may be left out: --from {proposed}\n")
+    assert parteq("cryoem", "convert", "--from", f"{pose}+{stack}", "--to", "star", "--out", back)[0] == 0
+    np.testing.assert_allclose(open_particles(back).rotations(), particles.rotations(), atol=1e-12)
 
 
 def test_a_plus_may_be_part_of_a_name(parteq: Call, tmp_path: Path) -> None:

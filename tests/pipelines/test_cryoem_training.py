@@ -83,17 +83,12 @@ def test_a_run_from_images_alone_leaves_map_poses_and_report(parteq, simulated, 
     assert results["reliable"] is False
     assert "Not reliable: the two searches of several that fit best" in complaint
     assert complaint.count("parteq: ") == 1
-    assert "Not reliable: the two searches of several that fit best" in (run / "report.html").read_text()
-    words = [
-        "--run",
-        run,
-        "--particles",
-        simulated / "particles.star",
-        "--out",
-        tmp_path / "poses.star",
-        "--json",
-        found,
-    ]
+    report = (run / "report.html").read_text()
+    assert "Not reliable: the two searches of several that fit best" in report
+    assert ("do not rest on what it proposes" in report) is results["stuck"]
+    assert re.search(r"<tr><td>rotation error median deg</td>\s*<td[^>]*>[\d.]+</td></tr>", report)
+    words = ["--run", run, "--particles", simulated / "particles.star", "--out", tmp_path / "poses.star"]
+    words += ["--json", found]
     assert "Not reliable" in parteq("cryoem", "estimate", *words)[2]
     estimated = json.loads(found.read_text())
     # Nor has the encoder learned anything: a search finds other poses.

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from parteq.apps.cryoem.resolution import fourier_shell_correlation, half_map_resolution, resolution_at, soft_mask
+from parteq.apps.cryoem.resolution import (
+    falls_to,
+    fourier_shell_correlation,
+    half_map_resolution,
+    resolution_at,
+    resolution_values,
+    soft_mask,
+)
 
 
 def noise(box: int, seed: int) -> np.ndarray:
@@ -57,6 +64,13 @@ def test_resolution_by_a_straight_line_between_shells():
     assert resolution_at(np.array([1, 0.9, 0.1, 0.9]), 0.5, 60.0) == pytest.approx(60 / 1.5)
 
 
+def test_a_curve_that_does_not_fall_so_far_gives_a_bound():
+    curve = np.array([1, 1, 0.8, 0.4, 0.2])
+    assert [falls_to(curve, level) for level in (0.5, 0.2, 0.143)] == [True, True, False]
+    assert resolution_values("x", curve, 0.143, 100.0) == {"resolution_x_angstrom": 25, "resolution_x_at_nyquist": True}
+    assert resolution_values("x", curve, 0.2, 100.0) == {"resolution_x_angstrom": 25, "resolution_x_at_nyquist": False}
+
+
 def test_the_mask_extends_the_particle_and_falls_as_a_cosine():
     volume = blob(32, 6)
     mask = soft_mask(volume, 1.0, low_pass_in_angstroms=2.0, extend_in_pixels=2, edge_in_pixels=4)
@@ -97,6 +111,11 @@ def test_half_maps_of_a_known_resolution():
     )
     assert values["resolution_fsc_0143_angstrom"] < values["resolution_fsc_0143_unmasked_angstrom"]
     assert values["resolution_fsc_0143_angstrom"] >= values["resolution_fsc_0143_masked_uncorrected_angstrom"] - 1e-9
+    assert {name: value for name, value in values.items() if name.endswith("_at_nyquist")} == {
+        f"resolution_fsc_{level}{suffix}_at_nyquist": False
+        for level in ("0143", "05")
+        for suffix in ("", "_masked_uncorrected", "_unmasked")
+    }
     assert np.all(found.corrected <= found.masked + 1e-9)
     again = half_map_resolution(*halves, mask, pixel_size)
     assert np.array_equal(found.corrected, again.corrected)
@@ -106,3 +125,4 @@ def test_equal_halves_resolve_to_nyquist():
     truth = noise(16, 0)
     found = half_map_resolution(truth, truth, soft_mask(truth, 3.0), 3.0)
     assert found.summary()["resolution_fsc_0143_angstrom"] == pytest.approx(6)
+    assert found.summary()["resolution_fsc_0143_at_nyquist"] is True
