@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from numpy.typing import ArrayLike
@@ -65,8 +65,18 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return splits
 
 
-def _images_by_class(home: Path, classes: Sequence[str], root: Path) -> tuple[list[Path], list[int]]:
-    """Image files in the class folders of `home`, and for each the number of its class."""
+def _class_names(homes: Iterable[Path], root: Path, *, skip_bad: bool) -> list[str]:
+    """Names of the class folders of all `homes`, sorted; with `skip_bad` of those that hold images in any of them."""
+    folders = (folder for home in homes for folder in _folders(home, root))
+    return sorted({folder.name for folder in folders if not skip_bad or _images(folder, root)})
+
+
+def _images_by_class(home: Path, classes: Sequence[str], root: Path, *, skip_bad: bool) -> tuple[list[Path], list[int]]:
+    """Image files in the class folders of `home`, and for each the number of its class.
+
+    Raises:
+        DataError: none at all, images deeper down, or, unless `skip_bad`, a folder without images.
+    """
     files: list[Path] = []
     labels: list[int] = []
     for folder in _folders(home, root):
@@ -74,7 +84,11 @@ def _images_by_class(home: Path, classes: Sequence[str], root: Path) -> tuple[li
         if deeper := _images_below(folder, root):
             raise DataError(deeper[0].parent, f"holds images, but {folder} is the folder of a class: put them there")
         if not found:
-            raise DataError(folder, f"class folder without images ({', '.join(sorted(SUFFIXES))})")
+            reason = f"class folder without images ({', '.join(sorted(SUFFIXES))})"
+            if not skip_bad:
+                raise DataError(folder, f"{reason}: remove it, or --skip-bad")
+            log.warning("skipped %s", DataError(folder, reason))
+            continue
         files += found
         labels += [classes.index(folder.name)] * len(found)
     if not files:
@@ -109,10 +123,12 @@ class FolderDataset(ImageFiles):
             names that bear x and y give groups, see `spatial_groups`.
         split: "train", "val" or "test"; a folder without splits has only "train".
         labelled: False for images whose class is not wanted: class folders mean nothing, and images beside them count.
-        skip_bad: go on without the images that cannot be used, see `ImageFiles`.
+        skip_bad: go on without class folders that hold no images, and without images that cannot be used, see
+            `ImageFiles`.
 
     Raises:
-        DataError: no class folders; a class without images; a link that leaves ROOT; whatever `ImageFiles` refuses.
+        DataError: no class folders; a class folder without images; a link that leaves ROOT; whatever `ImageFiles`
+            refuses.
     """
 
     def __init__(
@@ -129,8 +145,8 @@ class FolderDataset(ImageFiles):
         classes: Sequence[str]
         if labelled:
             # A split may lack a class: the names are those of all splits.
-            classes = sorted({folder.name for part in splits.values() or (root,) for folder in _folders(part, anchor)})
-            files, labels = _images_by_class(home, classes, anchor)
+            classes = _class_names(splits.values() or (root,), anchor, skip_bad=skip_bad)
+            files, labels = _images_by_class(home, classes, anchor, skip_bad=skip_bad)
         else:
             files = _images_of_any_class(home, anchor)
             labels, classes = unlabelled(len(files))

@@ -111,8 +111,9 @@ def _common_format(files: Sequence[Path]) -> tuple[tuple[int, int], int]:
     for file in tqdm(files[1:], "reading headers", delay=2, disable=None, leave=False):
         size, colour = _inspect(file)
         if size != first:
-            sizes = f"{first[1]} × {first[0]} pixels ({files[0].name}) and {size[1]} × {size[0]}"
-            raise DataError(file, f"images differ in size: {sizes} here; make them equal")
+            earlier = Path(*files[0].parts[-2:])  # names alone are often the same in all folders
+            sizes = f"{first[1]} × {first[0]} pixels ({earlier}) and {size[1]} × {size[0]}"
+            raise DataError(file, f"images differ in size: {sizes} here; make them equal, or --skip-bad")
         any_colour |= colour
     return first, 3 if any_colour else 1
 

@@ -26,6 +26,7 @@ TURNS, FLIPS, GREY = "#0072b2", "#d55e00", "#8a8f98"
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.parse_math": False,  # names of files and classes are what they are
+    "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
@@ -102,7 +103,9 @@ def reliability(scores: Mapping[str, Any]) -> Figure:
             )
             axes.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1)
             axes.vlines(confidence, accuracy, confidence, color=FLIPS, linewidth=1)
-            axes.scatter(confidence, accuracy, 8 + 250 * number / number.sum(), color=TURNS, alpha=0.8, linewidth=0)
+            areas = 8 + 250 * number / number.sum()
+            # A dot at (1, 1) reaches over the frame.
+            axes.scatter(confidence, accuracy, areas, color=TURNS, alpha=0.8, linewidth=0, clip_on=False)
             axes.set(title=f"{title}: calibration error {error:.3f}", xlabel="confidence", ylim=(-0.03, 1.03))
             axes.grid(True)
         panels[0].set_ylabel("accuracy")

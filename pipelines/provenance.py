@@ -54,26 +54,33 @@ def warn_of_known(
         groups: of it, as for `describe`.
         divided: whether its file is parted into training and test data.
     """
-    digests = _digests(dataset)
-    for earlier, what in _trainings(run_data):
+    trainings = list(_trainings(run_data))
+    digests = _digests(dataset) if trainings else set()
+    found: dict[str, list[str]] = {}  # by whose they are; in all, since what one has not seen another may have
+    for earlier, whose, what in trainings:
         if known := _known_part(earlier, dataset, groups, digests, divided=divided):
-            warnings.warn(f"{dataset.source}: {what} {known}: others may score lower", stacklevel=2)
-            return
+            found.setdefault(whose, []).append(f"{what} {known}")
+    if found:
+        said = "; ".join(f"{whose} {' and '.join(dict.fromkeys(parts))}" for whose, parts in found.items())
+        warnings.warn(f"{dataset.source}: {said}: others may score lower", stacklevel=2)
 
 
 def warn_of_known_slide(run_data: dict[str, Any], slide: Path) -> None:
     """Warns if a network was fitted to tiles of a slide, as far as their names or groups bear its name."""
-    for earlier, what in _trainings(run_data):
+    for earlier, whose, what in _trainings(run_data):
         if _short_hash(slide.stem) in (earlier.get("group_hashes") or ()):
-            warnings.warn(f"{slide}: {what} tiles of it: others may score lower", stacklevel=2)
+            warnings.warn(f"{slide}: {whose} {what} tiles of it: others may score lower", stacklevel=2)
             return
 
 
-def _trainings(run_data: dict[str, Any], whose: str = "the run was") -> Iterator[tuple[dict[str, Any], str]]:
-    """What was trained and validated on, and the words for it; then the same of the weights that the run began with."""
+def _trainings(run_data: dict[str, Any], whose: str = "the run was") -> Iterator[tuple[dict[str, Any], str, str]]:
+    """What was trained and validated on, and whose and what that was, in words.
+
+    After the run the weights that it began with, and those that they began with.
+    """
     for part, word in (("training", "trained"), ("validation", "validated")):
         if isinstance(earlier := run_data.get(part), dict):
-            yield earlier, f"{whose} {word} on"
+            yield earlier, whose, f"{word} on"
     weights = run_data.get("weights")
     if isinstance(weights, dict) and isinstance(weights.get("data"), dict):
         yield from _trainings(weights["data"], "the weights that the run began with were")

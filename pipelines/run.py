@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 import weakref
 from importlib import metadata
 from pathlib import Path
@@ -130,12 +131,16 @@ class Run:
     def checkpoint(self, which: Literal["last", "best"] | None = None) -> Checkpoint:
         """The last checkpoint, or the best by validation; by default the last, or of several attempts the best.
 
+        Of a run that is opened to be read, and whose training did not come to its end, that is said in a warning.
+
         Raises:
             DataError: if there is none yet.
         """
         if not self.epochs():
             raise DataError(self.path, "has no checkpoint yet")
         which = which or ("best" if self.options.get("restarts") else "last")
+        if self._lock is None:  # else it is being trained here
+            self._warn_if_stopped()
         last = Checkpoint(self._folder(self.epochs()[-1]))
         return last if which == "last" else Checkpoint(self._folder(last.about()["best_epoch"]))
 
@@ -158,7 +163,7 @@ class Run:
         Args:
             record: a line of ``metrics.jsonl``, with ``epoch``.
             model: with the weights of this epoch.
-            about: ``application``, ``model`` and ``classes``, see `parteq.pipelines.checkpoint`.
+            about: ``application``, ``model``, ``classes`` and ``spatial``, see `parteq.pipelines.checkpoint`.
             state: to resume from.
             score: how good the epoch is; the highest is the best.
         """
@@ -182,6 +187,13 @@ class Run:
         last = Checkpoint(self._folder(self.epochs()[-1]))
         about = last.about()
         write_json(last.description, about | {"best_epoch": about["epoch"]})
+
+    def _warn_if_stopped(self) -> None:
+        """Warns if epochs are lacking and so is the report, which even a training whose time was up ends with."""
+        last, planned = self.epochs()[-1], self.options.get("epochs")
+        if isinstance(planned, int) and last < planned and not (self.path / "report.html").exists():
+            reason = f"training stopped at epoch {last} of {planned}: --resume goes on with it"
+            warnings.warn(f"{self.path}: {reason}", stacklevel=3)
 
     def _check_without_checkpoint(self) -> None:
         if self.epochs():

@@ -30,7 +30,7 @@ class Explanation:
 
     Attributes:
         number: of the class.
-        probabilities: of all classes.
+        probabilities: of all classes, at the temperature.
         cam: evidence for the class in logits, laid over the image; where it is not negative, its mean is what the
             features add to the logit.
     """
@@ -40,13 +40,20 @@ class Explanation:
     cam: Float[Tensor, "height width"]
 
 
-def explain(model: Classifier, image: Float[Tensor, "channels height width"], number: int | None = None) -> Explanation:
+def explain(
+    model: Classifier,
+    image: Float[Tensor, "channels height width"],
+    number: int | None = None,
+    *,
+    temperature: float = 1.0,
+) -> Explanation:
     """Explains the class of an image.
 
     Args:
         model: of images, in evaluation mode.
         image: in 0…1, of any size of which the model leaves at least 2 × 2 features.
         number: of the class; None for the likeliest.
+        temperature: that logits are divided by for probabilities; the evidence is that for logits as they are.
 
     Raises:
         ValueError: the image is too small.
@@ -62,4 +69,4 @@ def explain(model: Classifier, image: Float[Tensor, "channels height width"], nu
         (slopes,) = torch.autograd.grad(logits[chosen], features)
     cam = (slopes.sum((2, 3), keepdim=True) * features.detach()).sum(1, keepdim=True).relu()
     large = interpolate(cam, image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
-    return Explanation(chosen, logits.detach().softmax(0).cpu(), large.cpu())
+    return Explanation(chosen, (logits.detach() / temperature).softmax(0).cpu(), large.cpu())

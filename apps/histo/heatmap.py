@@ -34,7 +34,7 @@ class HeatMap:
     Attributes:
         tiling: N tiles.
         classes: names.
-        probabilities: of each class in each tile [N, classes].
+        probabilities: of each class in each tile [N, classes], calibrated where the model's temperature was known.
         labels: class numbers [N], None if unknown.
     """
 
@@ -92,17 +92,23 @@ class HeatMap:
 
 
 def heat_map(
-    model: nn.Module, tiling: Tiling, classes: Sequence[str], device: torch.device, *, progress: bool = False
+    model: nn.Module,
+    tiling: Tiling,
+    classes: Sequence[str],
+    device: torch.device,
+    *,
+    temperature: float = 1.0,
+    progress: bool = False,
 ) -> HeatMap:
     """Applies a model to each tile of a slide; only so many tiles are in memory as it looks at together.
 
-    Tiles in folders that are named as the classes bear labels, if all do.
+    Logits are divided by the temperature. Tiles in folders that are named as the classes bear labels, if all do.
     """
     tiles = tiling.tiles
     parts = torch.arange(len(tiles)).split(_TILES)
     bar = tqdm(parts, "tiles", delay=2, unit="batch", disable=None if progress else True, leave=False)
     model = fold(model)  # once for all parts
-    rows = [task.predict(model, tiles.subset(part.numpy()), device)[0] for part in bar]
+    rows = [task.predict(model, tiles.subset(part.numpy()), device, temperature=temperature)[0] for part in bar]
     folders = [PurePath(name).parent.name for name in tiles.names or ()]
     known = bool(folders) and set(folders) <= set(classes)
     if any(folders) and not known:

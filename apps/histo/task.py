@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ __all__ = [
     "outputs",
     "predict",
     "samples",
+    "warn_of_absent",
 ]
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,21 @@ def _say_what_is_missing(training: ImageDataset, validation: ImageDataset) -> No
     if len(validated) < 2:
         name = validation.classes[validated[0]]
         log.warning("%s: all validation images are of class %r: no AUC", validation.source, name)
+    warn_of_absent(validation, "to validate on")
+
+
+def warn_of_absent(dataset: ImageDataset, purpose: str) -> None:
+    """Warns of classes of which a data set has no images. Where only one occurs, what does not exist is told instead.
+
+    Args:
+        dataset: with the classes of the model.
+        purpose: what the images are for, in words.
+    """
+    present = np.unique(dataset.labels)
+    absent = [repr(name) for label, name in enumerate(dataset.classes) if label not in present]
+    if absent and len(present) > 1:
+        reason = "the scores are over the classes that occur"
+        warnings.warn(f"{dataset.source}: no images {purpose} of {', '.join(absent)}: {reason}", stacklevel=2)
 
 
 def open_for_evaluation(data: str, split: str, *, labelled: bool = True, skip_bad: bool = False) -> ImageDataset:
@@ -197,9 +214,14 @@ def predict(
     dataset: ImageDataset,
     device: torch.device,
     elements: tuple[int, ...] = (0,),
+    *,
+    temperature: float = 1.0,
 ) -> Float[Tensor, "elements images classes"]:
-    """The probabilities a model gives to each image under each of some elements of D4; see `outputs`."""
-    return outputs(model, dataset, device, elements).softmax(-1)
+    """The probabilities a model gives to each image under each of some elements of D4; see `outputs`.
+
+    Logits are divided by the temperature, see `parteq.core.calibration`.
+    """
+    return (outputs(model, dataset, device, elements) / temperature).softmax(-1)
 
 
 def outputs(

@@ -36,7 +36,7 @@ class Evaluate(OnData):
 
         The temperature is the one fitted on the validation images of the run; none is fitted on these.
         """
-        from parteq.apps.histo.task import evaluate
+        from parteq.apps.histo.task import evaluate, warn_of_absent
         from parteq.core.distributed import is_main, joined
         from parteq.datasets.images import available_splits
         from parteq.pipelines import figures
@@ -48,6 +48,7 @@ class Evaluate(OnData):
             if self.turns is not None and len(dataset.spatial) == 3:
                 raise DataError("--turns", "volumes are not turned by any angle")
             divided = bool(available_splits(self.data))
+            warn_of_absent(dataset, "to evaluate")
             warn_of_known(Run.open(self.run_path).data, dataset, dataset.groups, divided=divided)
             group, temperature = model.config["group"], about.get("temperature")
             scores = evaluate(model, dataset, device, group=group, temperature=temperature, seed=self.seed)
@@ -78,4 +79,4 @@ class Evaluate(OnData):
         hidden = True if self.quiet else None  # None: on a terminal alone
         bar = tqdm(in_order(chosen), "turning", delay=2, unit="batch", disable=hidden, leave=False)
         angles, rates = accuracy_against_turn(model, bar, device, STEP_IN_DEGREES)
-        return {"turn_deg": angles, "turn_accuracy": rates, "holds_to_deg": holding_turn(angles, rates)}
+        return {"turn_deg": angles, "turn_accuracy": rates, "holds_to_deg": round(holding_turn(angles, rates), 1)}

@@ -48,9 +48,9 @@ class Explain(Picturing):
         if math.prod(dataset.spatial) > MOST_PIXELS:
             raise DataError(self.image, f"has more than {MOST_PIXELS:,} pixels: map it with `parteq histo heatmap`")
         dataset = match(dataset, None, model.config["in_chans"], model.config["spatial_dims"])
-        image = as_unit(dataset[0][0])
+        image, temperature = as_unit(dataset[0][0]), about.get("temperature", 1.0)
         try:
-            explanation = explain(model, image.to(device), number)
+            explanation = explain(model, image.to(device), number, temperature=temperature)
         except ValueError as error:
             raise DataError(self.image, str(error)) from error
         title = f"{self.image.name}, {_size(dataset.spatial)} pixels"
@@ -64,6 +64,7 @@ class Explain(Picturing):
             "probability": probabilities[explanation.number],
             "predicted": classes[probabilities.index(max(probabilities))],
             "probabilities": dict(zip(classes, probabilities, strict=True)),
+            "temperature": temperature,
         }
 
 

@@ -68,9 +68,11 @@ class Heatmap(Picturing):
             warn_of_known_slide(seen, Path(self.slide))
         else:
             warn_of_known(seen, tiling.tiles, tiling.tiles.groups, divided=bool(available_splits(self.slide)))
-        heat = heat_map(model, tiling, classes, device, progress=not self.quiet)
+        temperature = about.get("temperature", 1.0)
+        heat = heat_map(model, tiling, classes, device, temperature=temperature, progress=not self.quiet)
         auc = heat.auc(number)
-        picture = png(heat_figure(heat, number, auc, Path(self.slide).name))
+        half, place = self._place()
+        picture = png(heat_figure(heat, number, auc, half + place.name))
         if self.geojson is not None:
             write_text(self.geojson, json.dumps(heat.to_geojson(class_colours(len(classes))), allow_nan=False))
         self.write(picture)
@@ -81,6 +83,7 @@ class Heatmap(Picturing):
             "n_tiles": len(tiling.tiles),
             "skipped": len(tiling.tiles.skipped),
             "slide_mpp": None if tiling.mpp is None else tiling.mpp[0],
+            "temperature": temperature,
             "mean_probability": float(heat.probabilities[:, number].mean()),
             "auc": auc,
             "seconds": time.monotonic() - began,
@@ -93,8 +96,15 @@ class Heatmap(Picturing):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise DataError(f"--{name.replace('_', '-')} {value}", "must be positive")
-        if not self._is_slide() and self.out.resolve().is_relative_to(Path(self.slide).resolve()):
+        if not self._is_slide() and self.out.resolve().is_relative_to(self._place()[1].resolve()):
             raise DataError(self.out, f"would stand among the tiles of {self.slide}: choose another --out")
+
+    def _place(self) -> tuple[str, Path]:
+        """Which half of a slide is meant, such as ``right:``, if one alone is, and where the slide or its tiles are."""
+        from parteq.datasets.regions import HALVES
+
+        half, colon, rest = self.slide.partition(":")
+        return (half + colon, Path(rest)) if colon and half in HALVES else ("", Path(self.slide))
 
     def _is_slide(self) -> bool:
         """Whether a slide in one file is mapped, and not a folder of tiles."""

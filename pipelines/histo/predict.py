@@ -25,12 +25,13 @@ class Predict(OnData):
     """CSV file to write."""
 
     def run(self) -> dict[str, Any]:
-        """Writes a row an image: its name or number, the class predicted, the probability of each class."""
+        """Writes a row an image: its name or number, the class predicted, the calibrated probability of each class."""
         from parteq.apps.histo.task import predict
 
         device = self.torch_device()
         model, dataset, about = self.open(labelled=False)
-        probabilities, classes = predict(model, dataset, device)[0], about["classes"]
+        temperature, classes = about.get("temperature", 1.0), about["classes"]
+        probabilities = predict(model, dataset, device, temperature=temperature)[0]
         header, images = ("index", range(len(dataset))) if dataset.names is None else ("image", dataset.names)
         # File names that are not UTF-8 are written as the bytes that they are.
         how = "surrogateescape"
@@ -39,4 +40,5 @@ class Predict(OnData):
             table.writerow([header, "predicted", *(f"probability_{name}" for name in classes)])
             for image, row in zip(images, probabilities.tolist(), strict=True):
                 table.writerow([image, classes[row.index(max(row))], *(f"{value:.9g}" for value in row)])
-        return {"out": str(self.out), "n": len(dataset), "skipped": len(dataset.skipped)}
+        counts = {"n": len(dataset), "skipped": len(dataset.skipped)}
+        return {"out": str(self.out), **counts, "temperature": temperature}

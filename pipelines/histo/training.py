@@ -102,8 +102,9 @@ class ClassifierTraining(Images, TrainingCommand):
         from parteq.core.calibration import fit_temperature
         from parteq.core.distributed import is_main, joined, wait
         from parteq.core.pruning import ENOUGH, pruning
+        from parteq.datasets.images import available_splits
         from parteq.datasets.splits import evenly_spread
-        from parteq.pipelines.provenance import describe
+        from parteq.pipelines.provenance import describe, warn_of_known
 
         began = time.monotonic()
         # What is wrong with the options is said before anything is read.
@@ -119,7 +120,10 @@ class ClassifierTraining(Images, TrainingCommand):
             model, state = self.new_model(training), None
             parts = {"training": training, "validation": validation}
             data = {name: describe(part, part.groups) for name, part in parts.items()}
-            run = self.begin(data | self.provenance())
+            earlier = self.provenance()
+            divided = bool(available_splits(self.val or self.data))
+            warn_of_known(earlier, validation, validation.groups, divided=divided)
+            run = self.begin(data | earlier)
             if run.epochs():
                 model = cast("Classifier", run.checkpoint().model())
                 state = run.checkpoint().training_state()
@@ -153,9 +157,10 @@ class ClassifierTraining(Images, TrainingCommand):
             group = model.config["group"]
             scores = task.evaluate(model, validation, device, group=group, temperature=temperature, seed=self.seed)
             if is_main():
-                self._report(run, model, scores)
+                self._report(run, model, scores, len(training.classes))
         return {
             "run": str(run.path),
+            "report": str(run.path / "report.html"),
             "n_train": len(training),
             "skipped": len({*training.skipped, *validation.skipped}),
             **{f"val_{name}": value for name, value in scores.items()},
@@ -168,7 +173,7 @@ class ClassifierTraining(Images, TrainingCommand):
         name, group, degree = config["name"], config["group"], config["degree"]
         return f"{name} trained on {n:,} images of {self.data}; group {group}, degree {degree}."
 
-    def _report(self, run: Run, model: nn.Module, scores: dict[str, Any]) -> None:
+    def _report(self, run: Run, model: nn.Module, scores: dict[str, Any], classes: int) -> None:
         """Writes `report.html` and its pictures into the run directory."""
         from parteq.core.measure import measure_degree
         from parteq.pipelines.report import (
@@ -181,5 +186,13 @@ class ClassifierTraining(Images, TrainingCommand):
 
         degree = degree_section(measure_degree(model.cpu()))
         sections = [scores_section(scores), calibration_section(scores), degree, learning_section(run.history())]
-        lead = self.summary(model.config, run.data["training"]["n"])  # type: ignore[arg-type]
+        config = cast("Classifier", model).config
+        lead = self.summary(config, run.data["training"]["n"])
+        lowest = scores["balanced_accuracy_low"]
+        if config["group"] != "none" and config["degree"] == "learned" and (lowest is None or lowest <= 1 / classes):
+            # λ starts uniform: what has learned nothing looks symmetric.
+            lead += (
+                " On the validation images it is not clearly better than chance: what is said of symmetry then says "
+                "little of the data."
+            )
         write_report(run.path / "report.html", run.path.name, lead, sections)

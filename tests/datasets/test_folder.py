@@ -136,7 +136,7 @@ def test_sizes_that_differ(tmp_path: Path) -> None:
     path = save(tmp_path / "b" / "2.png", COLOUR[:, :7])
     message = refusal(tmp_path)
     assert message.startswith(f"{path}: ")
-    assert "8 × 6 pixels (1.png) and 7 × 6 here" in message
+    assert "8 × 6 pixels (a/1.png) and 7 × 6 here; make them equal, or --skip-bad" in message
 
 
 def test_changed_behind_our_back(tmp_path: Path) -> None:
@@ -156,7 +156,9 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "no class folders" in refusal(tmp_path)
     save(tmp_path / "a" / "x.png")
     (tmp_path / "b").mkdir()
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'b'}: class folder without images")
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path / 'b'}: class folder without images")
+    assert message.endswith("remove it, or --skip-bad")
     with pytest.raises(DataError, match="no such folder"):
         FolderDataset(tmp_path / "no")
 
@@ -260,6 +262,23 @@ def test_nothing_left_after_skipping(tmp_path: Path) -> None:
         FolderDataset(tmp_path, skip_bad=True)
     (tmp_path / "a" / "1.png").write_bytes(b"")
     with pytest.raises(DataError, match="no image of class 'a' can be used"):
+        FolderDataset(tmp_path, skip_bad=True)
+
+
+def test_skipping_class_folders_without_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for place in ("train/a/1.png", "train/c/1.png", "test/a/1.png", "test/b/1.png"):
+        save(tmp_path / place)
+    for place in ("train/b", "train/empty", "test/empty"):
+        (tmp_path / place).mkdir()
+    with caplog.at_level(logging.WARNING, "parteq"):
+        data = FolderDataset(tmp_path, skip_bad=True)
+    # A class is one that any split has images of.
+    assert (data.classes, data.labels.tolist()) == (("a", "b", "c"), [0, 2])
+    reason = "class folder without images (.bmp, .jpeg, .jpg, .png, .tif, .tiff)"
+    assert caplog.messages == [f"skipped {tmp_path}/train/{name}: {reason}" for name in ("b", "empty")]
+    for file in tmp_path.rglob("*.png"):
+        file.unlink()
+    with pytest.raises(DataError, match="has no class folders with images in them"):
         FolderDataset(tmp_path, skip_bad=True)
 
 

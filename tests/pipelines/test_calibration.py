@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 
 from parteq.apps.histo import task
 from parteq.core.calibration import fit_temperature
@@ -86,6 +87,14 @@ def test_figure_and_section_with_and_without_a_temperature(temperature):
         scores |= {"temperature": temperature, "ece_calibrated": 0.05, "reliability_calibrated": BINS[:1]}
     assert len(figures.reliability(scores).axes) == (1 if temperature is None else 2)
     assert bool(calibration_section(scores).text) == (temperature is not None)
+
+
+def test_a_dot_in_the_corner_is_whole_and_before_the_grid():
+    figure = figures.reliability(SCORES | {"reliability": [{"confidence": 1.0, "accuracy": 1.0, "n": 8}]})
+    (axes,) = figure.axes
+    assert axes.get_axisbelow() is True
+    (dots,) = (part for part in axes.collections if isinstance(part, PathCollection))
+    assert not dots.get_clip_on()
 
 
 def test_images_that_the_run_knows_are_pointed_out(parteq, cells, tmp_path):

@@ -287,6 +287,9 @@ def test_stopped_and_resumed_equals_uninterrupted(parteq, trained, other, tmp_pa
         assert parteq(*words("part"))[0] == 130
     assert Run.open(tmp_path / "part").epochs() == [1]
     # The options are those of the run; nothing needs to be said again.
+    status, _, complaint = parteq("histo", "train", "--out", tmp_path / "part", "--resume", "--quiet")
+    call = f"`parteq histo finetune --resume --out {tmp_path}/part` goes on with it"
+    assert (status, complaint) == (2, f"parteq: {tmp_path}/part: is a run of finetune: {call}\n")
     assert parteq("histo", "finetune", "--out", tmp_path / "part", "--resume", "--quiet") == (0, "", "")
     assert not changed(tmp_path / "whole", tmp_path / "part")
     logs = [(tmp_path / run / "metrics.jsonl").read_bytes() for run in ("whole", "part")]

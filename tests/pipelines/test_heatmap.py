@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parteq.pipelines import overlays
 from tests.slides import stained, write_slide
 
 PIXELS = stained(120, 150)
@@ -129,6 +130,24 @@ def test_tiles_by_class_give_an_auc(parteq, trained, folder, tmp_path):
     assert 0 <= found["auc"] <= 1
     assert parteq("histo", "heatmap", *words, "--class", "disc")[0] == 0
     assert json.loads(scores.read_text())["auc"] == pytest.approx(found["auc"])
+
+
+def test_half_of_a_slide_is_called_so(parteq, trained, folder, tmp_path, monkeypatch):
+    titles = []
+    drawn = overlays.heat_figure
+
+    def draw(*arguments):
+        titles.append(arguments[-1])
+        return drawn(*arguments)
+
+    monkeypatch.setattr(overlays, "heat_figure", draw)
+    for slide in (folder, f"right:{folder}"):
+        words = ["--run", trained, "--slide", slide, "--out", tmp_path / "heat.png", "--quiet"]
+        assert parteq("histo", "heatmap", *words)[0] == 0
+    assert titles == [folder.name, f"right:{folder.name}"]
+    out = folder / "heat.png"
+    status, _, complaint = parteq("histo", "heatmap", *words, "--out", out)
+    assert (status, "would stand among the tiles of" in complaint, out.exists()) == (2, True, False)
 
 
 def test_tiles_without_classes(parteq, trained, folder, tmp_path):

@@ -111,12 +111,72 @@ def test_predict_without_labels(parteq, trained, cells, tmp_path):
 
 def test_predictions_and_scores_agree(parteq, trained, cells, tmp_path):
     data = ["--run", trained, "--data", cells / "test.npz"]
-    parteq("histo", "predict", *data, "--out", tmp_path / "predictions.csv")
+    parteq("histo", "predict", *data, "--out", tmp_path / "predictions.csv", "--json", tmp_path / "predict.json")
     parteq("histo", "evaluate", *data, "--json", tmp_path / "scores.json")
-    predicted = [row["predicted"] for row in csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())]
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
     truth = [["disc", "ring"][label] for label in np.load(cells / "test.npz")["labels"]]
-    right = np.mean([one == other for one, other in zip(predicted, truth, strict=True)])
-    assert scores_of(tmp_path / "scores.json")["accuracy"] == pytest.approx(right)
+    right = np.mean([row["predicted"] == name for row, name in zip(rows, truth, strict=True)])
+    scores = scores_of(tmp_path / "scores.json")
+    assert scores["accuracy"] == pytest.approx(right)
+    # Probabilities are those at the temperature.
+    likelihood = [float(row[f"probability_{name}"]) for row, name in zip(rows, truth, strict=True)]
+    assert -np.log(likelihood).mean() == pytest.approx(scores["nll_calibrated"], rel=1e-6)
+    assert scores_of(tmp_path / "predict.json")["temperature"] == scores["temperature"]
+    assert scores["nll"] != pytest.approx(scores["nll_calibrated"], rel=1e-6)
+
+
+def test_probabilities_are_what_an_exported_file_says(parteq, trained, cells, tmp_path):
+    """By the words of its metadata, softmax(logits / temperature), everywhere."""
+    about = Run.open(trained).checkpoint().about()
+    image = np.load(cells / "test.npz")["images"][:1]
+    (tmp_path / "tiles").mkdir()
+    Image.fromarray(image[0]).save(tmp_path / "tiles" / "s_x0_y0.png")
+    run = ["--run", trained, "--quiet", "--out"]
+    assert parteq("histo", "export", *run, tmp_path / "model.onnx")[0] == 0
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    said = session.get_modelmeta().custom_metadata_map
+    assert "softmax(logits / temperature)" in said["output"]
+    assert float(said["temperature"]) == about["temperature"] != 1
+    (logits,) = session.run(["logits"], {"images": np.moveaxis(image, -1, 1).astype(np.float32) / 255})
+    expected = torch.tensor(logits / float(said["temperature"])).softmax(1)[0].tolist()
+    out = tmp_path / "out.json"
+    assert parteq("histo", "predict", *run, tmp_path / "p.csv", "--data", tmp_path / "tiles")[0] == 0
+    (row,) = csv.DictReader((tmp_path / "p.csv").read_text().splitlines())
+    assert [float(row[f"probability_{name}"]) for name in about["classes"]] == pytest.approx(expected, abs=1e-4)
+    picture = tmp_path / "picture.png"
+    words = ["--image", tmp_path / "tiles" / "s_x0_y0.png", "--json", out]
+    assert parteq("histo", "explain", *run, picture, *words)[0] == 0
+    assert list(scores_of(out)["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
+    assert parteq("histo", "heatmap", *run, picture, "--slide", tmp_path / "tiles", "--json", out)[0] == 0
+    assert scores_of(out)["mean_probability"] == pytest.approx(expected[1], abs=1e-4)
+    assert scores_of(out)["temperature"] == about["temperature"]
+
+
+def test_classes_that_do_not_occur_are_told(parteq, cells, tmp_path):
+    arrays = dict(np.load(cells / "train.npz"))
+    labels = np.where(np.arange(96) % 3 == 0, 2, arrays["labels"])
+    np.savez(tmp_path / "three.npz", **arrays | {"labels": labels, "classes": ["disc", "ring", "star"]})
+    words = ["--data", tmp_path / "three.npz", "--val", cells / "test.npz", "--out", tmp_path / "run", "--epochs", 1]
+    reason = "of 'star': the scores are over the classes that occur\n"
+    loud = [word for word in SMALL if word != "--quiet"]
+    status, _, complaint = parteq("histo", "train", *words, *loud)
+    assert status == 0
+    assert complaint.count(f"parteq: {cells}/test.npz: no images to validate on {reason}") == 1
+    images, labels = 255 - np.load(cells / "test.npz")["images"], np.arange(48) % 2
+    np.savez(tmp_path / "new.npz", images=images, labels=labels, classes=["disc", "ring"])
+    status, _, complaint = parteq("histo", "evaluate", "--run", tmp_path / "run", "--data", tmp_path / "new.npz")
+    assert (status, complaint) == (0, f"parteq: {tmp_path}/new.npz: no images to evaluate {reason}")
+
+
+def test_the_report_says_where_symmetry_says_little(parteq, cells, tmp_path):
+    """Where nothing is learned, the network is as symmetric as it began."""
+    arrays, said = dict(np.load(cells / "train.npz")), "little of the data"
+    arrays["labels"] = np.random.default_rng(0).permutation(arrays["labels"])
+    np.savez(tmp_path / "noise.npz", **arrays)
+    for degree in ("learned", "full"):
+        words = ["--data", tmp_path / "noise.npz", "--out", tmp_path / degree, "--epochs", 1, "--degree", degree]
+        assert parteq("histo", "train", *words, *SMALL)[0] == 0
+        assert (said in (tmp_path / degree / "report.html").read_text()) == (degree == "learned")
 
 
 def test_degree(parteq, trained, tmp_path):

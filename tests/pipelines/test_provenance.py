@@ -55,6 +55,34 @@ def test_patients_of_one_data_set_are_the_same_in_two_files(tmp_path: Path) -> N
     assert len(warnings_of(named, write(tmp_path / "c.npz", 1, NAMED, side=9, classes="cd"))) == 1
 
 
+def test_training_validation_and_earlier_weights_are_told_in_one_line(tmp_path: Path) -> None:
+    """What one has not seen, another may have."""
+    parts = [open_images(str(write(tmp_path / f"{n}.npz", n, [n] * 4 + [n + 1] * 4))) for n in (1, 2, 5)]
+    described = [describe(part, part.groups) for part in parts]
+    weights = {"training": described[0], "validation": described[2]}
+    run = {"training": described[0], "validation": described[1], "weights": {"data": weights}}
+    now = open_images(str(write(tmp_path / "now.npz", 4, COUNTED)))
+    with pytest.warns(UserWarning, match="lower") as caught:
+        warn_of_known(run, now, now.groups, divided=False)
+    ours = "the run was trained on 2 of their 4 groups and validated on 2 of their 4 groups"
+    theirs = "the weights that the run began with were trained on 2 of their 4 groups"
+    assert [str(each.message) for each in caught] == [f"{tmp_path}/now.npz: {ours}; {theirs}: others may score lower"]
+
+
+def test_finetuning_tells_that_the_weights_have_seen_what_it_validates_on(parteq, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    words = ["--data", write(tmp_path / "a.npz", 0), "--val", write(tmp_path / "b.npz", 1), "--out", source, *QUICK]
+    assert parteq("histo", "train", *words)[0] == 0
+    tune = ["histo", "finetune", "--from", source, "--epochs", 1, "--mode", "probe", "--out"]
+    swapped = ["--data", tmp_path / "b.npz", "--val", tmp_path / "a.npz"]
+    status, _, complaint = parteq(*tune, tmp_path / "tuned", *swapped)
+    assert status == 0
+    seen = "the weights that the run began with were trained on exactly these"
+    assert complaint.count(f"parteq: {tmp_path}/a.npz: {seen}: others may score lower\n") == 1
+    fresh = ["--data", tmp_path / "b.npz", "--val", write(tmp_path / "c.npz", 2)]
+    assert "others may score lower" not in parteq(*tune, tmp_path / "fresh", *fresh)[2]
+
+
 def test_copies_are_found_whatever_they_are_called(tmp_path: Path) -> None:
     earlier = write(tmp_path / "a.npz", 0)
     arrays = dict(np.load(write(tmp_path / "b.npz", 1)))
@@ -129,5 +157,6 @@ def test_the_training_part_of_divided_data(parteq, tmp_path: Path) -> None:
     assert parteq("histo", "train", "--data", data, "--limit", 6, "--out", run, *QUICK)[0] == 0
     status, _, complaint = parteq("histo", "evaluate", "--run", run, "--data", data, "--split", "train")
     assert status == 0
-    assert complaint == f"parteq: {data}: the run was trained on 6 of these images: others may score lower\n"
+    seen = "trained on 6 of these images and validated on 2 of these images"
+    assert complaint == f"parteq: {data}: the run was {seen}: others may score lower\n"
     assert parteq("histo", "evaluate", "--run", run, "--data", data)[2] == ""

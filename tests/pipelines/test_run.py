@@ -87,9 +87,31 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     assert run.checkpoint("best").about()["epoch"] == 5
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    run = new_run(tmp_path / "run")
+    without = {name: value for name, value in ABOUT.items() if name != "spatial"}
+    with pytest.raises(DataError, match="has no 'spatial'"):
+        run.save({"epoch": 1, "loss": 1.0}, nn.Linear(2, 2), without, STATE, 0.0)
+    assert not run.epochs()
+
+
 def test_a_run_without_checkpoint(tmp_path):
     with pytest.raises(DataError, match="has no checkpoint yet"):
         new_run(tmp_path / "run").checkpoint()
+
+
+def test_a_training_that_was_stopped_is_told_where_its_run_is_read(tmp_path):
+    run = new_run(tmp_path / "run")
+    save(run, 1)
+    save(run, 2)
+    assert run.checkpoint().about()["epoch"] == 2  # as the training itself sees it
+    with pytest.warns(UserWarning, match=f"^{tmp_path}/run: training stopped at epoch 2 of 3: --resume goes on with"):
+        assert Run.open(tmp_path / "run").checkpoint("best").about()["epoch"] == 1
+    (tmp_path / "run" / "report.html").touch()  # as after --max-seconds
+    assert Run.open(tmp_path / "run").checkpoint().about()["epoch"] == 2
+    (tmp_path / "run" / "report.html").unlink()
+    save(run, 3)
+    assert Run.open(tmp_path / "run").checkpoint().about()["epoch"] == 3
 
 
 def test_one_process_at_a_time_is_at_work(tmp_path, monkeypatch):

@@ -53,6 +53,9 @@ def test_evidence_adds_up_to_the_logit() -> None:
     explanation = explain(model, image(24, 24))
     assert explanation.number == int(logits.argmax())
     assert torch.allclose(explanation.probabilities, logits.softmax(0), atol=1e-6)
+    cooler = explain(model, image(24, 24), temperature=0.5)
+    assert torch.allclose(cooler.probabilities, (2 * logits).softmax(0), atol=1e-6)
+    assert torch.equal(cooler.cam, explanation.cam)
 
 
 def test_evidence_against_a_class_is_not_shown() -> None:

@@ -65,6 +65,9 @@ def test_tiles_are_predicted_in_order_and_labelled_by_their_folders(tmp_path: Pa
             expected = model.eval()(tile)[0].softmax(0)
         assert heat.probabilities[index] == pytest.approx(expected.numpy(), abs=1e-6)
     assert heat_map(model, tiling, ("a", "c", "d"), CPU).labels is None
+    calibrated = heat_map(model, tiling, ("b", "c", "a"), CPU, temperature=2.0).probabilities
+    roots = np.sqrt(heat.probabilities)
+    assert np.allclose(calibrated, roots / roots.sum(1, keepdims=True))
 
 
 def test_auc() -> None:
