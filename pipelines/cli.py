@@ -13,9 +13,10 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from importlib import metadata
+from inspect import get_annotations
 from typing import Any, get_type_hints
 
 import tyro
@@ -180,7 +181,7 @@ def _summary(command: type[Command]) -> str:
 
 def _parse(name: str, words: Sequence[str]) -> Command:
     """The command with its options."""
-    kind = COMMANDS[name]
+    kind = _in_order(COMMANDS[name])
     prefix = _options_of_file(kind, words)
     options = [f"--{option.replace('_', '-')}" for option in _option_names(kind)]
     try:
@@ -190,6 +191,19 @@ def _parse(name: str, words: Sequence[str]) -> Command:
         if not stop.code:
             print(f"example:\n  {kind.example}")
         raise
+
+
+def _in_order(kind: type[Command]) -> type[Command]:
+    """The command, whose help tells first what must be given, then what is its own, and last what all commands take."""
+
+    def place(field: Field[Any]) -> tuple[bool, int]:
+        given = field.default is not MISSING or field.default_factory is not MISSING
+        return given, next(n for n, base in enumerate(kind.__mro__) if field.name in get_annotations(base))
+
+    ordered = sorted(kind.__dataclass_fields__.values(), key=place)
+    # Options have names and no places, so that their order is that of the help alone.
+    kind.__dataclass_fields__ = {field.name: field for field in ordered}
+    return kind
 
 
 def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from parteq.datasets.errors import DataError
-from parteq.pipelines.command import value_of
-from parteq.pipelines.files import read_toml
 from parteq.pipelines.histo.training import ClassifierTraining
 
 if TYPE_CHECKING:
@@ -38,14 +34,6 @@ class Train(ClassifierTraining):
     """How much of it: learned, full or none."""
     width: float = 1.0
     """Factor on the number of channels."""
-
-    @classmethod
-    def options_file(cls, words: Sequence[str]) -> Path | None:
-        """Refuses to go on with a run of ``finetune``, which would not know these options."""
-        path, run = super().options_file(words), value_of("--out", words)
-        if path is not None and run is not None and path == run / "config.toml" and "from" in read_toml(path):
-            raise DataError(run, f"is a run of finetune: `parteq histo finetune --resume --out {run}` goes on with it")
-        return path
 
     def settings(self) -> Settings:
         """The settings of the training loop; numbers that cannot be meant are refused."""

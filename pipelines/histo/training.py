@@ -6,15 +6,17 @@ import math
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
 from parteq.datasets.errors import DataError
-from parteq.pipelines.command import Number, Text
+from parteq.pipelines.command import Number, Text, value_of
+from parteq.pipelines.files import read_toml
 from parteq.pipelines.histo.options import Images, Micrometres
 from parteq.pipelines.training import TrainingCommand
 
@@ -42,6 +44,16 @@ class ClassifierTraining(Images, TrainingCommand):
     """none, strong, or of flip,d4,stain,turn,elastic,blur."""
     mpp: Micrometres = None
     """µm a pixel, if known; heat maps of slides go by it."""
+
+    @classmethod
+    def options_file(cls, words: Sequence[str]) -> Path | None:
+        """Refuses to go on with a run of the other command that trains classifiers, which has other options."""
+        path, run = super().options_file(words), value_of("--out", words)
+        if path is not None and run is not None and path == run / "config.toml":
+            verb = "finetune" if "from" in read_toml(path) else "train"
+            if verb not in cls.example.split():
+                raise DataError(run, f"is a run of {verb}: `parteq histo {verb} --resume --out {run}` goes on with it")
+        return path
 
     @abstractmethod
     def new_model(self, training: ImageDataset) -> Classifier:

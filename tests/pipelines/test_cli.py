@@ -85,7 +85,7 @@ def test_no_words_or_help_lists_the_commands(parteq):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["histo", "train"], "--out, --data: must be given"),
+        (["histo", "train"], "--data, --out: must be given"),
         (["histo", "train", "--dat", "x", "--out", "run"], "--dat: is no option: --data?"),
         (
             ["histo", "train", "--data", "x", "--out", "run", "--group", "c5"],

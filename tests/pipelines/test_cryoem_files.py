@@ -180,7 +180,7 @@ def test_particles_without_ctf_go_to_cryodrgn_and_back(parteq: Call, tmp_path: P
     names = list(particles.table["rlnImageName"])
     Particles.create(particles.rotations(), None, None, 1.5, BOX, names).write(bare)
     status, _, said = parteq("cryoem", "convert", "--from", bare, "--to", "cryodrgn", "--out", folder)
-    assert (status, said) == (0, f"parteq: {bare} has no CTF, so there is no ctf.pkl\n")
+    assert (status, said) == (0, f"parteq: {bare} has no CTF, so ctf.pkl is not written\n")
     assert [path.name for path in folder.iterdir()] == ["pose.pkl"]
     pose, ctf, stack = folder / "pose.pkl", folder / "ctf.pkl", tmp_path / "p.mrcs"
     for images in ("", f"+{stack}"):

@@ -296,6 +296,12 @@ def test_stopped_and_resumed_equals_uninterrupted(parteq, trained, other, tmp_pa
     assert logs[0] == logs[1]
 
 
+def test_finetune_does_not_go_on_with_a_run_of_train(parteq, trained):
+    status, _, complaint = parteq("histo", "finetune", "--out", trained, "--resume", "--quiet")
+    call = f"`parteq histo train --resume --out {trained}` goes on with it"
+    assert (status, complaint) == (2, f"parteq: {trained}: is a run of train: {call}\n")
+
+
 def test_what_was_begun_with_cannot_change_on_the_way(parteq, trained, other, tmp_path):
     source, run = tmp_path / "source", tmp_path / "run"
     shutil.copytree(trained, source)
