@@ -19,6 +19,8 @@ __all__ = ["Axis"]
 class Axis(nn.Module):
     """A direction in space; layers given the same object share it.
 
+    Features that turn are in the frame of the axis: a vector v goes into a layer as Aᵀv, A = :meth:`rotation`.
+
     Args:
         direction: (x, y, z), any length but 0.
         learned: whether training turns it.

@@ -39,7 +39,7 @@ def act(features: Tensor, type: FieldType, element: Element, axis: Axis | None =
     if axis is not None and not type.group.about_axis:
         raise ValueError(f"{type.group} is not about an axis")
     rho = torch.from_numpy(type.representation(element)).to(features)
-    fields = features.reshape(*features.shape[:1], type.count, rho.shape[0], math.prod(features.shape[2:]))
+    fields = features.reshape(len(features), type.count, rho.shape[0], math.prod(features.shape[2:]))
     turned = torch.einsum("ab,nfbp->nfap", rho, fields).reshape(features.shape)
     dimension = features.dim() - 2
     if not turned.numel() or not dimension:

@@ -35,7 +35,7 @@ from parteq.core.density import Density
 from parteq.core.fields import FieldType
 from parteq.core.filters import FilterBank, TurnableBank
 from parteq.core.groups import Irrep
-from parteq.core.precision import as_it_is
+from parteq.core.precision import without_autocast
 from parteq.core.tiles import pack_triples
 
 __all__ = ["PartialKernel"]
@@ -222,7 +222,7 @@ class PartialKernel(nn.Module):
         if density is not None and (not self.mixing.numel() or density.shape != (self.density.layout.offsets[-1],)):
             raise ValueError(f"{tuple(density.shape)} is not the shape of the coefficients that are learned here")
         outs, ins = len(self.basis_out), len(self.basis_in)
-        with as_it_is(self.weight):
+        with without_autocast(self.weight):
             tensor = self._coordinates(density).T @ self.sampled_filters()
             tensor = self.basis_out @ tensor.view(outs, -1)
             tensor = torch.bmm(self.basis_in.expand(outs, -1, -1), tensor.view(outs, ins, -1))
@@ -234,7 +234,7 @@ class PartialKernel(nn.Module):
         if self.axis is None:
             return self.filters
         single = torch.promote_types(self.filters.dtype, torch.float32)  # in half precision `matrix_exp` goes wrong
-        with as_it_is(self.filters):
+        with without_autocast(self.filters):
             vector, generators = self.axis.rotation_vector().to(single), self.generators.to(single)
             turn = torch.linalg.matrix_exp(torch.tensordot(vector, generators, dims=1)).to(self.filters)
             sampled: Tensor = self.filters @ turn.T @ self.harmonics

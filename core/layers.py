@@ -207,9 +207,8 @@ class PartialConv3d(_PartialConv):
     """A partially equivariant convolution of volumes, (batch, c_in, z, y, x) → (batch, c_out, z, y, x).
 
     Arguments as in :class:`PartialConv2d`, and ``axis``: the axis of a group about an axis (see
-    :class:`~parteq.core.axis.Axis`), given or learned, by default z. Features that turn are in the frame of the axis: a
-    vector v goes in as Aᵀv, A = ``axis.rotation()``. The octahedral group and its subgroups about z use
-    all voxels; with an axis given, filters are harmonics on shells.
+    :class:`~parteq.core.axis.Axis`, in whose frame features are), given or learned, by default z. The octahedral group
+    and its subgroups about z use all voxels; with an axis given, filters are harmonics on shells.
     """
 
     dimension = 3

@@ -137,8 +137,8 @@ class PartialPointConv(PartialLayer, _PointConv):
         filters: whose values the layer is called with; a module of its own, not of this layer.
         density: λ on a group of space; layers given the same object share it.
         bias: add a bias to the invariant components.
-        axis: the axis of a group about an axis, given or learned, by default z; filters must be turnable. Features that
-            turn are in its frame: a vector v goes in as Aᵀv, A = ``axis.rotation()``.
+        axis: the axis of a group about an axis (see :class:`~parteq.core.axis.Axis`, in whose frame features are),
+            given or learned, by default z; filters must be turnable.
 
     Raises:
         ValueError: the density's group acts on the plane, or does not fit the types.

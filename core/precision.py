@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["as_it_is"]
+__all__ = ["without_autocast"]
 
 
-def as_it_is(tensor: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which automatic mixed precision leaves tensors on the device of this one as they are.
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which automatic mixed precision is off on the device of this tensor.
 
     Static bases and densities are small: in bfloat16 they would save nothing, and uniform λ would not quite be uniform.
     """

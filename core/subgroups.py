@@ -186,7 +186,9 @@ def _about_axis(group: SymmetryGroup) -> list[Subgroup]:
         return [Subgroup("SO(2)", (1, 1), lambda band: _turns(group, band + 1)), *turns]
     found = []
     full = int(group.algebra.order()) // (2 if group.flip else 1)
-    for order in [order for order in range(1, full + 1) if full % order == 0]:
+    for order in range(1, full + 1):
+        if full % order:
+            continue
         found.append(_cyclic(group, order))
         if group.flip:
             found += [dihedral_subgroup(group, order, 180.0 * copy / full) for copy in range(full // order)]

@@ -181,7 +181,8 @@ def _summary(command: type[Command]) -> str:
 
 def _parse(name: str, words: Sequence[str]) -> Command:
     """The command with its options."""
-    kind = _in_order(COMMANDS[name])
+    kind = COMMANDS[name]
+    _put_in_order(kind)
     prefix = _options_of_file(kind, words)
     options = [f"--{option.replace('_', '-')}" for option in _option_names(kind)]
     try:
@@ -193,17 +194,18 @@ def _parse(name: str, words: Sequence[str]) -> Command:
         raise
 
 
-def _in_order(kind: type[Command]) -> type[Command]:
-    """The command, whose help tells first what must be given, then what is its own, and last what all commands take."""
+def _put_in_order(kind: type[Command]) -> None:
+    """Lets the help of a command tell first what must be given, then what is its own, and last what all commands take.
+
+    Options have names and no places, so that the order of the fields is that of the help alone.
+    """
 
     def place(field: Field[Any]) -> tuple[bool, int]:
         given = field.default is not MISSING or field.default_factory is not MISSING
         return given, next(n for n, base in enumerate(kind.__mro__) if field.name in get_annotations(base))
 
     ordered = sorted(kind.__dataclass_fields__.values(), key=place)
-    # Options have names and no places, so that their order is that of the help alone.
     kind.__dataclass_fields__ = {field.name: field for field in ordered}
-    return kind
 
 
 def _options_of_file(kind: type[Command], words: Sequence[str]) -> list[str]:

@@ -123,6 +123,11 @@ class Run:
         """Whether there is a run at this path."""
         return (path / "config.toml").is_file()
 
+    @property
+    def report(self) -> Path:
+        """Where the report stands once training has ended."""
+        return self.path / "report.html"
+
     def epochs(self) -> list[int]:
         """The epochs there are checkpoints of, rising."""
         folders = (self.path / "checkpoints").glob("[0-9]*")
@@ -191,7 +196,7 @@ class Run:
     def _warn_if_stopped(self) -> None:
         """Warns if epochs are lacking and so is the report, which even a training whose time was up ends with."""
         last, planned = self.epochs()[-1], self.options.get("epochs")
-        if isinstance(planned, int) and last < planned and not (self.path / "report.html").exists():
+        if isinstance(planned, int) and last < planned and not self.report.exists():
             reason = f"training stopped at epoch {last} of {planned}: --resume goes on with it"
             warnings.warn(f"{self.path}: {reason}", stacklevel=3)
 

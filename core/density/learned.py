@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from parteq.core.density.base import Density, irreps_at
 from parteq.core.groups import Element, FloatArray, SymmetryGroup
-from parteq.core.precision import as_it_is
+from parteq.core.precision import without_autocast
 from parteq.core.subgroups import Subgroup
 
 __all__ = ["LearnedDensity", "SoftmaxDensity", "SquaredDensity"]
@@ -93,7 +93,7 @@ class LearnedDensity(Density):
 
     def forward(self) -> Tensor:
         """Return λ̂, flat: the quadrature of λ ψ; that of uniform λ while it is ``held_uniform``."""
-        with as_it_is(self.weights):
+        with without_autocast(self.weights):
             coefficients = self.mass() @ self.irrep_values
         return torch.where(self.held_uniform, self.uniform, coefficients)
 

@@ -53,7 +53,6 @@ def pose_error_figure(
             axes.stairs(
                 100 * counts, edges, color=colour, linewidth=1.6, label=f"{name}, median {np.median(values):.2g}°"
             )
-        axes.set_axisbelow(True)
         axes.set(xlabel="error (degrees)", ylabel="particles (%)", xlim=edges[[0, -1]])
         beyond, title = float((rotation > edges[-1]).mean()), f"{len(rotation):,} particles"
         axes.set_title(title + (f", {beyond:.0%} beyond {edges[-1]:.0f}°" if beyond > 0.005 else ""))
@@ -84,7 +83,6 @@ def _draw_confidence(
     within = f"within {CONFIDENT_DEGREES:.0f}°"
     calibration.set(xlabel="confidence", ylabel=f"share {within}", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     calibration.set_title(f"calibration error {found.error:.3f}")
-    calibration.set_axisbelow(True)
     calibration.grid(True)
     right = rotation < CONFIDENT_DEGREES
     counts.hist(
@@ -131,7 +129,6 @@ def draw_views(
     )
     axes.set_xticks(np.radians([-120, -60, 0, 60, 120]), [])
     axes.set_yticks(np.radians([-60, -30, 0, 30, 60]), [])
-    axes.set_axisbelow(True)
     axes.grid(True, linewidth=0.5)
     bar: Any = figure.colorbar(shown, ax=axes, shrink=0.6, pad=0.03, extend=extend)
     bar.outline.set_visible(False)

@@ -101,7 +101,7 @@ def write_training_report(
         f"{len(particles):,} particles, learned from {how}: encoder {config['encoder']}, degree {config['degree']}, "
         f"loss {config['loss']}, at {config['box']} pixels of {config['pixel_size']:.2f} Å."
     )
-    write_report(run.path / "report.html", run.path.name, lead, sections)
+    write_report(run.report, run.path.name, lead, sections)
 
 
 def _course(history: Sequence[dict[str, Any]]) -> Figure:

@@ -276,7 +276,7 @@ class PoseTraining:
         verdict = diagnosis.sentence(refined=found.reliability is not None)
         results: dict[str, Any] = {
             "run": str(path),
-            "report": str(path / "report.html"),
+            "report": str(self.run.report),
             "n_train": len(particles),
             "epochs": len(history),
             "attempts": int(history[-1]["attempt"]) + 1,

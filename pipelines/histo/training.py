@@ -172,7 +172,7 @@ class ClassifierTraining(Images, TrainingCommand):
                 self._report(run, model, scores, len(training.classes))
         return {
             "run": str(run.path),
-            "report": str(run.path / "report.html"),
+            "report": str(run.report),
             "n_train": len(training),
             "skipped": len({*training.skipped, *validation.skipped}),
             **{f"val_{name}": value for name, value in scores.items()},
@@ -207,4 +207,4 @@ class ClassifierTraining(Images, TrainingCommand):
                 " On the validation images it is not clearly better than chance: what is said of symmetry then says "
                 "little of the data."
             )
-        write_report(run.path / "report.html", run.path.name, lead, sections)
+        write_report(run.report, run.path.name, lead, sections)

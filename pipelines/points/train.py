@@ -194,7 +194,7 @@ class Train(Clouds, TrainingCommand):
             summary = self._report(run, model, scores, "" if target is None else target.unit) if is_main() else ""
         return {
             "run": str(run.path),
-            "report": str(run.path / "report.html"),
+            "report": str(run.report),
             "n_train": len(training),
             **{f"val_{name}": value for name, value in scores.items()},
             **({} if target is None else {"mae_unit": target.unit}),
@@ -265,5 +265,5 @@ class Train(Clouds, TrainingCommand):
             degree_section(layers, tilts=tilts_picture(model, layers)),
             learning_section(run.history(), unit),
         ]
-        write_report(run.path / "report.html", run.path.name, lead + f"degree {self.degree}.", sections)
+        write_report(run.report, run.path.name, lead + f"degree {self.degree}.", sections)
         return summarize_degree(layers)
