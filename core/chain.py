@@ -2,8 +2,8 @@
 
 Prices, each optional and each 0 for uniform densities:
 
-- *departure*, Σ (1 + s k) / √c Σ φ(σ_i(λ̂(ψ))) over layers, irreps and singular values: symmetry is kept direction by
-  direction, and exactly, unless the data pay for breaking it; paid once, not once a sample;
+- *departure*, Σ (1 + s max(k − k₀, 0)) / √c Σ φ(σ_i(λ̂(ψ))) over layers, irreps and singular values: symmetry is kept
+  direction by direction, and exactly, unless the data pay for breaking it; paid once, not once a sample;
 - *to uniform*, Σ KL(λ ‖ uniform): a description length, but flat where λ is uniform, so that noise breaks a little of
   everything;
 - *to predecessor*, Σ KL(λ_next ‖ λ_previous) over the links of the chain: a later layer may break symmetry further, but
@@ -54,9 +54,9 @@ class Chain:
         found = [layer.density for layer in partial_layers(model).values()]
         return cls(list(dict.fromkeys(density for density in found if isinstance(density, LearnedDensity))))
 
-    def departure(self, smoothness: float = 0.0, clear: float = 1.0) -> Tensor:
+    def departure(self, smoothness: float = 0.0, cheap_band: int = 0, clear: float = 1.0) -> Tensor:
         """Return Σ of the densities' departures from uniform, see :meth:`LearnedDensity.departure`."""
-        return _total(density.departure(smoothness, clear) for density in self.densities)
+        return _total(density.departure(smoothness, cheap_band, clear) for density in self.densities)
 
     def to_uniform(self) -> Tensor:
         """Return Σ KL(λ ‖ uniform)."""
@@ -77,7 +77,12 @@ def _total(prices: object) -> Tensor:
 
 
 def degree_penalty(
-    model: nn.Module, samples: int, price: float = 2.0, smoothness: float = 5.0, clear: float = 1.0
+    model: nn.Module,
+    samples: int,
+    price: float = 2.0,
+    smoothness: float = 20.0,
+    cheap_band: int = 1,
+    clear: float = 1.0,
 ) -> Tensor:
     """Return what a model's learned densities add to the mean loss of a sample.
 
@@ -85,8 +90,9 @@ def degree_penalty(
         model: any model; without learned densities the penalty is 0.
         samples: number of training samples.
         price: nats of loss, over the whole training set, for breaking one direction of one irrep of one layer.
-        smoothness: how much dearer a density is for its high frequencies, which keeps what is learned about one turn
+        smoothness: how much dearer each frequency is than the one below it, which keeps what is learned about one turn
             true of turns nearby; finite groups have no frequencies.
+        cheap_band: the frequency up to which none is dearer. The first is what tells up from down.
         clear: how large a singular value of λ̂ is that counts as broken. 1 suits many small densities, each of a layer;
             one density on SO(3) or O(3) for all layers has many directions to tell apart and wants 0.05.
 
@@ -95,7 +101,7 @@ def degree_penalty(
     """
     if samples < 1:
         raise ValueError(f"the price is shared by the training samples, of which there are {samples}")
-    departure = Chain.of(model).departure(smoothness, clear)
+    departure = Chain.of(model).departure(smoothness, cheap_band, clear)
     device = next((parameter.device for parameter in model.parameters()), departure.device)
     return departure.to(device) * (price / samples)
 

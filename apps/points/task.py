@@ -47,7 +47,6 @@ __all__ = [
 
 _VALIDATION_SHARE = 0.2
 _LENGTH_CLOUDS = 1000
-_PRICE, _CLEAR = 5.0, 0.05
 DENSITY_THRESHOLD = 0.75
 """Of `Settings`: one density serves all layers and learns fast, so what a step makes of it by chance shakes all."""
 _SPARE = 4  # times the points that evaluation takes of a cloud
@@ -174,7 +173,7 @@ def penalty(count: int) -> Penalty:
 
     One density serves all layers, and few of its directions are to be broken, but clearly.
     """
-    return partial(degree_penalty, samples=count, price=_PRICE, clear=_CLEAR)
+    return partial(degree_penalty, samples=count, price=5.0, smoothness=5.0, cheap_band=0, clear=0.05)
 
 
 def _network(model: nn.Module) -> PointNetwork:

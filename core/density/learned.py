@@ -130,8 +130,8 @@ class LearnedDensity(Density):
         """
         return torch.cat([(block @ block.T).reshape(-1) for block in self.coefficients()])
 
-    def departure(self, smoothness: float = 0.0, clear: float = 1.0) -> Tensor:
-        """Return Σ_ψ (1 + s k) / √c Σ_i φ(σ_i) over all irreps ψ but the trivial one, k the frequency of ψ.
+    def departure(self, smoothness: float = 0.0, cheap_band: int = 0, clear: float = 1.0) -> Tensor:
+        """Return Σ_ψ (1 + s max(k − k₀, 0)) / √c Σ_i φ(σ_i) over all irreps ψ but the trivial one, k their frequencies.
 
         The σ_i are the singular values of λ̂(ψ), and φ(σ) = log(1 + σ/τ) / log(1 + 1/τ) from 0 to 1 as σ
         is. 0 for uniform λ; λ uniform on a subgroup pays 1 / √c for each direction that the subgroup leaves alone and
@@ -142,7 +142,8 @@ class LearnedDensity(Density):
         values are rounded off below 10⁻³.
 
         Args:
-            smoothness: s, how much dearer high frequencies are.
+            smoothness: s, how much dearer each frequency is than the one below it.
+            cheap_band: k₀, the frequency up to which none is dearer.
             clear: τ, the singular value from which on a direction counts as broken: where it is small, breaking a
                 little costs nearly as much as breaking altogether; where it is large, φ is linear.
         """
@@ -153,7 +154,8 @@ class LearnedDensity(Density):
                 wide = block.to(torch.promote_types(block.dtype, torch.float32))
                 squares = torch.linalg.eigvalsh(wide.mT @ wide).clamp_min(0.0)
                 values = (squares + _ROUNDING**2).sqrt() - _ROUNDING
-                weight = (1 + smoothness * self.group.frequency(irrep)) / math.sqrt(irrep.sum_of_squares_constituents)
+                dearer = 1 + smoothness * max(self.group.frequency(irrep) - cheap_band, 0)
+                weight = dearer / math.sqrt(irrep.sum_of_squares_constituents)
                 terms.append(weight * torch.log1p(values / clear).sum() / math.log1p(1 / clear))
         return torch.stack(terms).sum() if terms else self.weights.new_zeros(())
 

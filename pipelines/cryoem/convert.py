@@ -60,7 +60,8 @@ class Convert(Command):
             written = write_cryodrgn(particles, self.out)
             for name, what, there in (("pose.pkl", "poses", particles.has_poses), ("ctf.pkl", "CTF", ctf is not None)):
                 if not there:
-                    warnings.warn(f"{self.source} has no {what}, so {name} is not written", stacklevel=2)
+                    older = f"; {self.out / name} is of an earlier conversion" if (self.out / name).exists() else ""
+                    warnings.warn(f"{self.source} has no {what}, so {name} is not written{older}", stacklevel=2)
         return {
             "from": self.source,
             "to": self.to,

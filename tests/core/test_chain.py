@@ -105,7 +105,9 @@ def test_departure_of_high_frequencies_is_dearer() -> None:
         weighted = _nats(density.departure(smoothness=3.0))
         if frequency == 2:  # exp cos 2θ holds even frequencies alone: within the band, 2
             assert weighted == pytest.approx(7 * alone, rel=1e-6)
+            assert _nats(density.departure(smoothness=3.0, cheap_band=1)) == pytest.approx(4 * alone, rel=1e-6)
         assert weighted > 3 * alone
+        assert _nats(density.departure(smoothness=3.0, cheap_band=2)) == alone
 
 
 def test_to_predecessor_of_known_densities() -> None:

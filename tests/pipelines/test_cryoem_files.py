@@ -189,6 +189,10 @@ def test_particles_without_ctf_go_to_cryodrgn_and_back(parteq: Call, tmp_path: P
         assert (status, said) == (2, f"parteq: {ctf}: no such file; it may be left out: --from {proposed}\n")
     assert parteq("cryoem", "convert", "--from", f"{pose}+{stack}", "--to", "star", "--out", back)[0] == 0
     np.testing.assert_allclose(open_particles(back).rotations(), particles.rotations(), atol=1e-12)
+    ctf.write_bytes(b"of other particles")
+    _, _, said = parteq("cryoem", "convert", "--from", bare, "--to", "cryodrgn", "--out", folder)
+    assert said == f"parteq: {bare} has no CTF, so ctf.pkl is not written; {ctf} is of an earlier conversion\n"
+    assert ctf.read_bytes() == b"of other particles"
 
 
 def test_a_plus_may_be_part_of_a_name(parteq: Call, tmp_path: Path) -> None:
